@@ -1,0 +1,83 @@
+# The commands of this project. `make help` lists them.
+#
+# Everything here works without a network once the Go modules are in the module
+# cache. Packages are compiled with the same two settings wherever that is
+# possible (no cgo, trimmed paths), because Go keeps a compiled package once per
+# combination of settings, and the dependencies take minutes to compile.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+IMAGE    ?= clusterset-dns:$(VERSION)
+BUILDER  ?= $(shell command -v docker || command -v buildah || echo docker)
+FUZZTIME ?= 10s
+
+# "docker build", "buildah build" and "podman build" take the same arguments.
+GO_PLAIN  = CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath"
+LDFLAGS   = -s -w -X main.version=$(VERSION)
+LINTER    = bin/golangci-lint
+LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
+
+.DELETE_ON_ERROR:
+.PHONY: all help generate test unit e2e cases demo bench propagation fuzz lint image clean gcc
+
+all: ## Build the server, a static binary: bin/coredns
+	@echo "== build bin/coredns $(VERSION) (the first time: some minutes, for the dependencies)"
+	$(GO_PLAIN) go build -ldflags "$(LDFLAGS)" -o bin/coredns ./cmd/coredns
+
+help: ## List these commands
+	@sed -nE 's/^([a-z0-9]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+generate: ## Write the generated source anew, after a change of plugin.cfg
+	go generate ./...
+
+test: unit e2e ## Run all tests: unit tests, then end to end with real control planes
+
+unit: gcc ## Run the unit tests under the race detector
+	@echo "== unit tests, with the race detector"
+	CGO_ENABLED=1 go test -race -timeout 15m ./...
+
+e2e: ## Run the end-to-end tests with real kube-apiservers (built on first use)
+	@echo "== end-to-end tests; the first run builds the control planes, about 10 minutes on two cores"
+	cd test && $(GO_PLAIN) go test -timeout 30m ./...
+
+cases: ## Ask every query of the conformance cases (CLUSTERSET_CASES=DIR: of your own)
+	cd test && $(GO_PLAIN) go run ./cmd/cases
+
+demo: ## Start three clusters and the server, show answers, stay up (ONCE=1: end)
+	cd test && ONCE="$(ONCE)" $(GO_PLAIN) go run ./cmd/demo
+
+bench: ## Run the Go benchmarks
+	$(GO_PLAIN) go test -run '^$$' -bench . -benchmem ./...
+
+propagation: ## Measure the time from a change in an API server to the answer
+	cd test && $(GO_PLAIN) go run ./cmd/propagation
+
+# One target at a time, since "go test -fuzz" takes no more.
+fuzz: ## Run each fuzz target for FUZZTIME (10s)
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd plugin test \
+	| sed -E 's#^(.*)/[^/]+:func (.*)#\1 \2#' \
+	| while read -r dir target; do \
+		echo "== fuzz $$target in $$dir for $(FUZZTIME)"; \
+		$(GO_PLAIN) go test -C "$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . </dev/null || exit 1; \
+	done
+
+lint: $(LINTER) ## Check the source of both modules
+	@echo "== lint the server's module"
+	$(LINT) ./...
+	@echo "== lint the module of the end-to-end tests"
+	cd test && $(LINT) ./...
+
+$(LINTER): tools/go.mod tools/go.sum
+	@echo "== build golangci-lint (once, about a minute)"
+	cd tools && $(GO_PLAIN) go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+image: all ## Pack the binary into a container image (BUILDER, IMAGE, BASE)
+	$(BUILDER) build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+clean: ## Remove what was built here
+	rm -rf bin
+
+# The race detector is the only thing that needs a C compiler.
+gcc:
+	@command -v "$$(go env CC)" >/dev/null || { \
+		echo "the race detector needs a C compiler and \"$$(go env CC)\" is not installed:" >&2; \
+		echo "install gcc, or set CC to the compiler you have" >&2; exit 1; }
