@@ -30,6 +30,9 @@ import (
 var binaries Binaries
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashEnv); dir != "" {
+		waitForCrash(dir)
+	}
 	var err error
 	// Outside of any test, so that a first build does not count against the time limit of the tests.
 	if binaries, err = Build(context.Background(), os.Stderr); err != nil {
@@ -37,6 +40,20 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// crashEnv makes the test binary only start a program in the named folder, print its process id and wait to be killed.
+const crashEnv = "CLUSTERS_TEST_CRASH_IN"
+
+func waitForCrash(dir string) {
+	p, err := startProcess(dir, "/bin/sleep", []string{"300"})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(p.os.Pid)
+	<-p.done
+	os.Exit(0)
 }
 
 // timeout bounds a single wait or request of a test.
@@ -57,6 +74,13 @@ func startCluster(t *testing.T, o Options) *Cluster {
 	})
 	t.Logf("cluster %s (%s) ready after %.1f s", o.Name, o.CRDs, time.Since(start).Seconds())
 	return c
+}
+
+func stopAll(t *testing.T, started []*Cluster) {
+	t.Helper()
+	if err := StopAll(started...); err != nil {
+		t.Error(err)
+	}
 }
 
 // serverConfig is the client configuration that the DNS server would use.
@@ -112,7 +136,7 @@ func TestThreeClustersStartInParallel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer StopAll(started...)
+	t.Cleanup(func() { stopAll(t, started) })
 	t.Logf("Three clusters ready after %.1f s", time.Since(start).Seconds())
 
 	wantNetworks := map[string]string{"east": "10.96.", "west.eu": "10.97.", "north": "10.200."}
@@ -574,27 +598,30 @@ func TestFailedStartSaysWhyAndLeavesNothing(t *testing.T) {
 	missing.APIServer = filepath.Join(t.TempDir(), "kube-apiserver")
 	failing := binaries
 	failing.APIServer = broken
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
 	for name, row := range map[string]struct {
-		ctx      context.Context
-		binaries Binaries
-		options  []Options
-		want     string
+		cancelled bool
+		binaries  Binaries
+		options   []Options
+		want      string
 	}{
-		"a program that is missing":             {t.Context(), missing, []Options{{Name: "east"}}, "no such file"},
-		"a program that exits shows its log":    {t.Context(), failing, []Options{{Name: "east"}, {Name: "west"}}, "the disk is on fire"},
-		"a context that has ended":              {cancelled, binaries, []Options{{Name: "east"}}, "context canceled"},
-		"a service network that is not one":     {t.Context(), binaries, []Options{{Name: "east", ServiceCIDR: "ten"}}, "not a valid cidr"},
-		"a name that cannot be part of a file":  {t.Context(), binaries, []Options{{Name: "../east"}}, "lower-case"},
-		"two clusters of the same name":         {t.Context(), binaries, []Options{{Name: "east"}, {Name: "east"}}, `two are named "east"`},
-		"a mode of CRDs that does not exist":    {t.Context(), binaries, []Options{{Name: "east", CRDs: -1}}, "CRDMode(-1)"},
-		"one bad name stops the good ones, too": {t.Context(), binaries, []Options{{Name: "east"}, {Name: ""}}, "lower-case"},
+		"a program that is missing":             {false, missing, []Options{{Name: "east"}}, "no such file"},
+		"a program that exits shows its log":    {false, failing, []Options{{Name: "east"}, {Name: "west"}}, "the disk is on fire"},
+		"a context that has ended":              {true, binaries, []Options{{Name: "east"}}, "context canceled"},
+		"a service network that is not one":     {false, binaries, []Options{{Name: "east", ServiceCIDR: "ten"}}, "not a valid cidr"},
+		"a name that cannot be part of a file":  {false, binaries, []Options{{Name: "../east"}}, "lower-case"},
+		"two clusters of the same name":         {false, binaries, []Options{{Name: "east"}, {Name: "east"}}, `two are named "east"`},
+		"a mode of CRDs that does not exist":    {false, binaries, []Options{{Name: "east", CRDs: -1}}, "CRDMode(-1)"},
+		"one bad name stops the good ones, too": {false, binaries, []Options{{Name: "east"}, {Name: ""}}, "lower-case"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			started, err := StartAll(row.ctx, row.binaries, row.options...)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if row.cancelled {
+				cancel()
+			}
+			started, err := StartAll(ctx, row.binaries, row.options...)
 			if err == nil {
-				StopAll(started...)
+				stopAll(t, started)
 				t.Fatal("Started")
 			}
 			if !strings.Contains(err.Error(), row.want) {

@@ -17,7 +17,7 @@ type process struct {
 	os   *os.Process
 	log  string
 	done chan struct{} // closed when the program has exited and was waited for
-	err  error         // how it exited; to be read after done
+	how  string        // how it exited; to be read after done
 }
 
 // startProcess runs a program with its log and working directory in dir.
@@ -48,7 +48,11 @@ func startProcess(dir, path string, args []string) (*process, error) {
 		if err != nil {
 			return
 		}
-		p.err = cmd.Wait()
+		if err := cmd.Wait(); cmd.ProcessState == nil {
+			p.how = err.Error()
+		} else {
+			p.how = cmd.ProcessState.String()
+		}
 		close(p.done)
 	}()
 	if err := <-started; err != nil {
@@ -106,7 +110,7 @@ func (p *process) until(ctx context.Context, ready func(context.Context) error) 
 	case err == nil:
 		return nil
 	case !p.running():
-		return fmt.Errorf("%s exited (%v); its log ends with:\n%s", p.name, p.err, p.logTail())
+		return fmt.Errorf("%s ended (%s); its log ends with:\n%s", p.name, p.how, p.logTail())
 	default:
 		return fmt.Errorf("%s is not ready: %w; its log ends with:\n%s", p.name, err, p.logTail())
 	}

@@ -13,23 +13,6 @@ import (
 	"time"
 )
 
-// crashEnv makes the test binary start a program, print its process id and wait to be killed.
-const crashEnv = "CLUSTERS_TEST_CRASH_IN"
-
-func init() {
-	dir := os.Getenv(crashEnv)
-	if dir == "" {
-		return
-	}
-	p, err := startProcess(dir, "/bin/sleep", []string{"300"})
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	fmt.Println(p.os.Pid)
-	select {}
-}
-
 func TestProgramDiesWithACrashedTest(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), crashEnv+"="+t.TempDir())
@@ -46,7 +29,9 @@ func TestProgramDiesWithACrashedTest(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait()
+	if err := cmd.Wait(); err == nil {
+		t.Error("The test binary ended by itself")
+	}
 	if !before {
 		t.Fatalf("Program did not start: %q, %v", line, readErr)
 	}
@@ -86,7 +71,7 @@ func TestProgramOutlivesTheThreadThatAskedForIt(t *testing.T) {
 	}
 	select {
 	case <-got.p.done:
-		t.Errorf("Program ended with the thread: %v", got.p.err)
+		t.Errorf("Program ended with the thread: %v", got.p.how)
 	case <-time.After(200 * time.Millisecond):
 	}
 	if err := got.p.kill(); err != nil {

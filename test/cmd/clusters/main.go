@@ -26,7 +26,7 @@ const usage = `usage:
 `
 
 // errUsage says that the command line was wrong.
-var errUsage = errors.New(usage)
+var errUsage = errors.New("wrong command line")
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
