@@ -1,0 +1,265 @@
+// Package clusterset implements the CoreDNS plugin that answers clusterset.local, the zone of the Multi-Cluster Services
+// API (KEP-1645), from what the API servers of several clusters export.
+//
+// It owns the member clusters, their merge and the zone's names and answers, and refuses to decide which of several
+// members answers (package balance) or to touch any other zone.
+package clusterset
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+
+	"github.com/coredns/coredns/plugin"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+	"github.com/coredns/coredns/request"
+	"github.com/miekg/dns"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+)
+
+const pluginName = "clusterset"
+
+var log = clog.NewWithPlugin(pluginName)
+
+// Clusterset is the handler of one server block. Its fields are set before the first query and never change.
+type Clusterset struct {
+	Next plugin.Handler
+
+	config
+	// world is set in OnStartup. It goes on answering from its last snapshot after OnShutdown.
+	world *world
+	// listen are the addresses of ns.dns.ZONE.
+	listen []netip.Addr
+}
+
+// Name implements plugin.Handler.
+func (c *Clusterset) Name() string { return pluginName }
+
+// ServeDNS implements plugin.Handler. It takes no lock and reads one snapshot.
+func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	state := request.Request{W: w, Req: r}
+	zone := c.zones.Matches(state.Name())
+	if zone == "" {
+		return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
+	}
+	switch state.QType() {
+	case dns.TypeAXFR, dns.TypeIXFR:
+		return dns.RcodeRefused, nil
+	}
+	a := answer{
+		Clusterset: c,
+		snapshot:   c.world.snapshot.Load(),
+		qname:      state.QName(),
+		qtype:      state.QType(),
+		room:       room(&state),
+		tcp:        state.Proto() == "tcp",
+	}
+	a.zone = a.qname[len(a.qname)-len(zone):] // in the case that was asked
+	a.resolve(parseName(strings.TrimSuffix(state.Name()[:len(state.Name())-len(zone)], ".")))
+	if a.absent {
+		if c.fall.Through(state.Name()) {
+			return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
+		}
+		if a.rcode = dns.RcodeNameError; !a.certain {
+			a.rcode = dns.RcodeServerFailure
+		}
+	}
+	describe(ctx, &a)
+	return dns.RcodeSuccess, w.WriteMsg(a.message(r))
+}
+
+// room returns how many octets an answer has for its records.
+func room(state *request.Request) int {
+	taken := 12 + len(state.QName()) + 1 + 4
+	if opt := state.Req.IsEdns0(); opt != nil {
+		taken += dns.Len(opt)
+	}
+	return state.Size() - taken
+}
+
+// answer is one query on its way to its answer.
+type answer struct {
+	*Clusterset
+	snapshot    *mcs.Snapshot
+	qname, zone string
+	qtype       uint16
+	// room is how many octets the message has for records.
+	room int
+	tcp  bool
+
+	service *mcs.Service
+	rcode   int
+	records []dns.RR
+	extra   []dns.RR
+	// absent is true when the name does not exist as far as we know; certain when no source could tell otherwise.
+	absent, certain bool
+}
+
+func (a *answer) message(r *dns.Msg) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetReply(r)
+	m.Authoritative = true
+	m.Rcode = a.rcode
+	m.Answer, m.Extra = a.records, a.extra
+	if len(a.records) == 0 {
+		m.Ns = []dns.RR{soaRecord(a.zone, a.snapshot.Serial(), a.ttl)}
+	}
+	return m
+}
+
+// deny says that the name is not known. It is certain only when every source that could hold it has told all it knows.
+func (a *answer) deny() {
+	a.absent, a.certain = true, len(a.snapshot.Unsynced()) == 0
+}
+
+// denyForm says that nothing can ever have the name.
+func (a *answer) denyForm() { a.absent, a.certain = true, true }
+
+// resolve fills in the answer. Whoever leaves it without records and without a denial answers NODATA.
+func (a *answer) resolve(n name) {
+	switch n.kind {
+	case apexName:
+		a.apex()
+	case versionName:
+		if a.qtype == dns.TypeTXT {
+			a.records = []dns.RR{&dns.TXT{Hdr: header(a.qname, dns.TypeTXT, versionTTL), Txt: []string{schemaVersion}}}
+		}
+	case serverName:
+		a.addresses(a.listen)
+	case emptyName:
+	case namespaceName:
+		if !a.snapshot.HasNamespace(n.namespace) {
+			a.denyIn(n.namespace)
+		}
+	case serviceName, belowName:
+		a.resolveService(n)
+	default:
+		a.denyForm()
+	}
+}
+
+// denyIn denies a name in a namespace. Nobody can make a name exist in a namespace that the local cluster lacks.
+func (a *answer) denyIn(namespace string) {
+	if a.snapshot.NamespaceDenied(namespace) {
+		a.denyForm()
+		return
+	}
+	a.deny()
+}
+
+func (a *answer) apex() {
+	switch a.qtype {
+	case dns.TypeSOA:
+		soa := soaRecord(a.zone, a.snapshot.Serial(), a.ttl)
+		soa.Hdr.Name = a.qname
+		a.records = []dns.RR{soa}
+	case dns.TypeNS:
+		ns := "ns.dns." + a.zone
+		a.records = []dns.RR{&dns.NS{Hdr: header(a.qname, dns.TypeNS, a.ttl), Ns: ns}}
+		a.extra = addressRecords(nil, ns, a.ttl, a.listen)
+	}
+}
+
+func (a *answer) resolveService(n name) {
+	s := a.snapshot.Service(n.namespace, n.service)
+	if s == nil {
+		a.denyIn(n.namespace)
+		return
+	}
+	a.service = s
+	if !a.exists(s) {
+		a.deny()
+		// A source that does not know the endpoints cannot prove that there are none.
+		a.certain = a.certain && !s.EndpointsUnknown
+		return
+	}
+	if n.kind == serviceName {
+		a.atService(s, n)
+		return
+	}
+	p := parseBelow(s, n.below)
+	switch p.kind {
+	case portPart:
+		if a.qtype == dns.TypeSRV {
+			a.srv(s, n, func(port mcs.Port) bool { return port.Name == p.port && port.Protocol.String() == p.protocol })
+		}
+	case endpointPart:
+		a.addresses(p.backend.Addrs)
+	case noPart:
+		a.deny()
+	}
+}
+
+// exists tells whether the service's name exists: a headless one needs a ready endpoint (KEP-1645 specification 2.4.1),
+// a ClusterSetIP is there as long as it is exported, unless `ignore empty_service` asks for more.
+func (a *answer) exists(s *mcs.Service) bool {
+	if s.Type == mcs.Headless {
+		return len(s.Backends) > 0
+	}
+	return !a.ignoreEmpty || s.HasReady()
+}
+
+func (a *answer) atService(s *mcs.Service, n name) {
+	if of, ok := familyOf(a.qtype); ok {
+		a.addresses(a.choose(s, of))
+		return
+	}
+	if a.qtype == dns.TypeSRV {
+		a.srv(s, n, func(mcs.Port) bool { return true })
+	}
+}
+
+// choose returns the addresses of one family that this client is given.
+func (a *answer) choose(s *mcs.Service, of balance.Family) []netip.Addr {
+	switch {
+	case s.Type == mcs.Headless:
+		return backendAddresses(nil, a.policy.Backends(s), of)
+	case s.Imported:
+		// The standard demands the ClusterSet IPs, always.
+		var addrs []netip.Addr
+		for _, ip := range s.IPs {
+			if ip.IsValid() && of(ip) {
+				addrs = append(addrs, ip)
+			}
+		}
+		return addrs
+	default:
+		return a.policy.Addresses(nil, s, of)
+	}
+}
+
+// addresses answers A and AAAA with those that are of the family asked for; other types have no records here. Of more
+// than a message can hold, only as many are made: over UDP one too many, so that the server sets TC.
+func (a *answer) addresses(addrs []netip.Addr) {
+	of, ok := familyOf(a.qtype)
+	if !ok {
+		return
+	}
+	size := sizeA
+	if a.qtype == dns.TypeAAAA {
+		size = sizeAAAA
+	}
+	most := max(1, a.room/size)
+	if !a.tcp {
+		most++
+	}
+	fitting := make([]netip.Addr, 0, min(len(addrs), most))
+	for _, addr := range addrs {
+		if of(addr) && len(fitting) < most {
+			fitting = append(fitting, addr)
+		}
+	}
+	a.records = addressRecords(nil, a.qname, a.ttl, fitting)
+}
+
+func (a *answer) srv(s *mcs.Service, n name, match func(mcs.Port) bool) {
+	target := n.service + "." + n.namespace + ".svc." + a.zone
+	if s.Type == mcs.Headless {
+		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.policy.Backends(s), match)
+		return
+	}
+	addrs := append(a.choose(s, balance.IPv4), a.choose(s, balance.IPv6)...)
+	a.records, a.extra = serviceSRV(a.qname, target, a.ttl, s.Ports, addrs, match)
+}

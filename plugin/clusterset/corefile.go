@@ -1,0 +1,343 @@
+package clusterset
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/fall"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
+)
+
+// Defaults of the stanza.
+const (
+	defaultZone = "clusterset.local."
+	defaultTTL  = 5    // seconds, as in CoreDNS's kubernetes plugin
+	maxTTL      = 3600 // seconds, likewise
+)
+
+// config is what one stanza says.
+type config struct {
+	zones       plugin.Zones
+	local       topology.ClusterID
+	members     []member
+	imports     *watch.Connection // nil without `serviceimports`
+	policy      balance.Policy
+	ttl         uint32 // seconds
+	ignoreEmpty bool
+	fall        fall.F
+}
+
+// member is one `cluster` property.
+type member struct {
+	mcs.Member
+	connection watch.Connection
+	region     string // "" means: from the Nodes' labels
+	hasAddress bool
+	line       int
+}
+
+// parser reads the stanza. Errors name file, line and property, and say what would be right.
+type parser struct {
+	*caddy.Controller
+	config
+	seen map[string]bool
+	// importsHere is set for `serviceimports` without a KUBECONFIG, which means the API server of the local cluster.
+	importsHere bool
+}
+
+// parse reads the one stanza of a server block. It contacts nobody.
+func parse(c *caddy.Controller) (*config, error) {
+	p := &parser{Controller: c, config: config{ttl: defaultTTL}, seen: map[string]bool{}}
+	stanzas := 0
+	for c.Next() {
+		if stanzas++; stanzas > 1 {
+			return nil, plugin.ErrOnce
+		}
+		if err := p.stanza(); err != nil {
+			return nil, err
+		}
+	}
+	return &p.config, nil
+}
+
+func (p *parser) stanza() error {
+	for _, zone := range p.RemainingArgs() {
+		normalized := plugin.Host(zone).NormalizeExact()
+		if len(normalized) != 1 {
+			return p.Errf("zone %q is no domain name", zone)
+		}
+		p.zones = append(p.zones, normalized[0])
+	}
+	if len(p.zones) == 0 {
+		p.zones = plugin.Zones{defaultZone}
+	}
+	if err := p.block(p.property); err != nil {
+		return err
+	}
+	return p.check()
+}
+
+// block reads `{`, lines and `}` behind the current token; without a `{` on the same line there is no block. line is
+// called at the first token of each line and must take all of the line that it understands. The loops of the Caddyfile
+// parser itself would let a property without a block swallow the lines that follow.
+func (p *parser) block(line func(name string) error) error {
+	if !p.NextArg() {
+		return nil
+	}
+	if p.Val() != "{" {
+		return p.Errf("unexpected %q: only '{' may follow here", p.Val())
+	}
+	opened := p.Line()
+	if p.NextArg() {
+		return p.Errf("unexpected %q after '{': begin a new line", p.Val())
+	}
+	for p.Next() {
+		switch p.Val() {
+		case "}":
+			return nil
+		case "{":
+			return p.Err("'{' at the beginning of a line: it belongs at the end of the line before")
+		}
+		name := p.Val()
+		if err := line(name); err != nil {
+			return err
+		}
+		if p.NextArg() {
+			return p.Errf("unexpected %q after '%s'", p.Val(), name)
+		}
+	}
+	return p.Errf("the block that begins in line %d is not closed: '}' is missing", opened)
+}
+
+// properties lists what a stanza may hold, for the error about everything else.
+const properties = "local, cluster, serviceimports, prefer, answer, ttl, ignore, fallthrough"
+
+func (p *parser) property(name string) error {
+	if name != "cluster" && p.seen[name] {
+		return p.Errf("property '%s' is given twice", name)
+	}
+	p.seen[name] = true
+	switch name {
+	case "local":
+		return p.parseLocal()
+	case "cluster":
+		return p.parseCluster()
+	case "serviceimports":
+		return p.parseImports()
+	case "prefer":
+		_, err := p.oneOf(name, "none")
+		return err
+	case "answer":
+		return p.parseAnswer()
+	case "ttl":
+		return p.parseTTL()
+	case "ignore":
+		_, err := p.oneOf(name, "empty_service")
+		p.ignoreEmpty = true
+		return err
+	case "fallthrough":
+		p.fall.SetZonesFromArgs(p.RemainingArgs())
+		return nil
+	default:
+		return p.Errf("unknown property '%s': use one of %s", name, properties)
+	}
+}
+
+// one takes the single argument of a property.
+func (p *parser) one(property, what string) (string, error) {
+	args := p.RemainingArgs()
+	if len(args) != 1 {
+		return "", p.Errf("'%s' takes %s, and nothing else: got %d arguments", property, what, len(args))
+	}
+	return args[0], nil
+}
+
+func (p *parser) oneOf(property string, allowed ...string) (string, error) {
+	got, err := p.one(property, strings.Join(allowed, " or "))
+	if err != nil {
+		return "", err
+	}
+	if !slices.Contains(allowed, got) {
+		return "", p.Errf("'%s %s': use %s", property, got, strings.Join(allowed, " or "))
+	}
+	return got, nil
+}
+
+func (p *parser) parseLocal() error {
+	arg, err := p.one("local", "the id of the cluster this server runs in")
+	if err != nil {
+		return err
+	}
+	if p.local, err = topology.ParseClusterID(arg); err != nil {
+		return p.Errf("'local %s': %v", arg, err)
+	}
+	return nil
+}
+
+func (p *parser) parseAnswer() error {
+	arg, err := p.oneOf("answer", "one", "all")
+	if arg == "all" {
+		p.policy.Answer = balance.All
+	}
+	return err
+}
+
+func (p *parser) parseTTL() error {
+	arg, err := p.one("ttl", "a number of seconds")
+	if err != nil {
+		return err
+	}
+	ttl, err := strconv.ParseUint(arg, 10, 32)
+	if err != nil || ttl > maxTTL {
+		return p.Errf("'ttl %s': use whole seconds from 0 to %d", arg, maxTTL)
+	}
+	p.ttl = uint32(ttl)
+	return nil
+}
+
+func (p *parser) parseImports() error {
+	args := p.RemainingArgs()
+	if len(args) == 0 {
+		p.importsHere = true
+		return nil
+	}
+	connection, err := p.connect("serviceimports", args)
+	p.imports = &connection
+	return err
+}
+
+// connect makes a connection of [KUBECONFIG [CONTEXT]]. A relative path is relative to the *root* plugin's folder, as
+// elsewhere in CoreDNS.
+func (p *parser) connect(property string, args []string) (watch.Connection, error) {
+	var connection watch.Connection
+	var err error
+	switch len(args) {
+	case 0:
+		connection, err = watch.InCluster()
+	case 1, 2:
+		path := args[0]
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dnsserver.GetConfig(p.Controller).Root, path)
+		}
+		connection, err = watch.LoadKubeconfig(path, strings.Join(args[1:], ""))
+	default:
+		return connection, p.Errf("'%s' takes KUBECONFIG and CONTEXT at most: got %q in addition", property, args[2])
+	}
+	if err != nil {
+		return connection, p.Errf("'%s': %v", property, err)
+	}
+	return connection, nil
+}
+
+func (p *parser) parseCluster() error {
+	m := member{line: p.Line()}
+	args := p.RemainingArgs()
+	if len(args) == 0 {
+		return p.Err("'cluster' needs the cluster's id: cluster NAME [KUBECONFIG [CONTEXT]]")
+	}
+	id, err := topology.ParseClusterID(args[0])
+	if err != nil {
+		return p.Errf("'cluster %s': %v", args[0], err)
+	}
+	m.ID = id
+	for _, other := range p.members {
+		if other.ID == id {
+			return p.Errf("'cluster %s' is given twice, first in line %d: ids are unique in a ClusterSet", id, other.line)
+		}
+	}
+	if m.connection, err = p.connect("cluster "+string(id), args[1:]); err != nil {
+		return err
+	}
+	given := map[string]bool{}
+	err = p.block(func(name string) error {
+		if given[name] {
+			return p.Errf("property '%s' of cluster %s is given twice", name, id)
+		}
+		given[name] = true
+		return p.clusterProperty(&m, name)
+	})
+	p.members = append(p.members, m)
+	return err
+}
+
+func (p *parser) clusterProperty(m *member, name string) error {
+	switch name {
+	case "address":
+		return p.parseAddress(m)
+	case "region":
+		region, err := p.one(name, "the name of a region")
+		m.region = region
+		return err
+	default:
+		return p.Errf("unknown property '%s' of cluster %s: use one of address, region", name, m.ID)
+	}
+}
+
+// addressChoice explains what only the operator can know.
+const addressChoice = "clusterip (service networks are routed between the clusters and disjoint), loadbalancer (the Service's load balancer), " +
+	"endpoints (pod networks are flat), or the IP addresses of a gateway in front of the cluster"
+
+func (p *parser) parseAddress(m *member) error {
+	args := p.RemainingArgs()
+	m.hasAddress = true
+	kinds := map[string]mcs.AddressKind{
+		"clusterip": mcs.AddressClusterIP, "loadbalancer": mcs.AddressLoadBalancer, "endpoints": mcs.AddressEndpoints,
+	}
+	if len(args) == 1 {
+		if kind, ok := kinds[args[0]]; ok {
+			m.Address = kind
+			return nil
+		}
+	}
+	if len(args) == 0 {
+		return p.Errf("'address' of cluster %s needs one of: %s", m.ID, addressChoice)
+	}
+	m.Address = mcs.AddressFixed
+	for _, arg := range args {
+		a, err := netip.ParseAddr(arg)
+		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			return p.Errf("'address %s' of cluster %s: use %s", arg, m.ID, addressChoice)
+		}
+		m.Gateway = append(m.Gateway, a.Unmap())
+	}
+	return nil
+}
+
+// check looks at what only the whole stanza can tell.
+func (p *parser) check() error {
+	if len(p.members) == 0 && !p.seen["serviceimports"] {
+		return p.Err("no 'cluster' and no 'serviceimports': there is nothing to answer from")
+	}
+	at := slices.IndexFunc(p.members, func(m member) bool { return m.ID == p.local })
+	if p.local != "" && at < 0 {
+		return p.Errf("'local %s' is none of the clusters: add 'cluster %s'", p.local, p.local)
+	}
+	for i := range p.members {
+		m := &p.members[i]
+		if m.ID != p.local && !m.hasAddress {
+			return fmt.Errorf("%s:%d - Error during parsing: cluster %s needs an 'address': how do clients of this server reach its services? Use %s",
+				p.File(), m.line, m.ID, addressChoice)
+		}
+	}
+	if !p.importsHere {
+		return nil
+	}
+	if at >= 0 {
+		p.imports = &p.members[at].connection
+		return nil
+	}
+	connection, err := p.connect("serviceimports", nil)
+	p.imports = &connection
+	return err
+}

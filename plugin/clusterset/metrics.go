@@ -1,0 +1,219 @@
+package clusterset
+
+import (
+	"strings"
+	"time"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
+)
+
+// Labels take their values from closed sets: clusters of the Corefile, resources, reasons, states. Never from what a
+// query or another cluster says.
+var (
+	eventsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "events_total",
+		Help:      "Objects received from API servers, by cluster, resource and event (add, update, delete, list).",
+	}, []string{"cluster", "resource", "event"})
+	rejectionsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "rejections_total",
+		Help:      "Things received from API servers that were left out because they make no sense, by cluster and reason.",
+	}, []string{"cluster", "reason"})
+	watchProblem = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "watch_problem",
+		Help:      "1 while a resource of a cluster cannot be read, by reason.",
+	}, []string{"cluster", "resource", "reason"})
+	conflicts = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "conflicts",
+		Help:      "Services whose exports disagree, by the reason of the ServiceExport condition Conflict.",
+	}, []string{"reason"})
+	invalidExports = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "invalid_exports",
+		Help:      "ServiceExports that export nothing, by cluster and the reason of the condition Valid.",
+	}, []string{"cluster", "reason"})
+	buildDuration = promauto.NewHistogram(prometheus.HistogramOpts{
+		Namespace:                   plugin.Namespace,
+		Subsystem:                   pluginName,
+		Name:                        "snapshot_build_duration_seconds",
+		Buckets:                     prometheus.ExponentialBuckets(0.00001, 4, 10), // 10 us to 2.6 s
+		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+		Help:                        "Time to merge what changed and publish a new snapshot.",
+	})
+	programmingDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace:                   plugin.Namespace,
+		Subsystem:                   pluginName,
+		Name:                        "dns_programming_duration_seconds",
+		Buckets:                     prometheus.ExponentialBuckets(0.001, 2, 20), // 1 ms to 524 s, as the kubernetes plugin
+		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+		Help:                        "Time from the change of an endpoint, as its cluster dates it, until answers show it.",
+	}, []string{"service_kind"})
+)
+
+// serviceKind names the kinds as the kubernetes plugin's metric of that name does.
+func serviceKind(headless bool) string {
+	if headless {
+		return "headless_with_selector"
+	}
+	return "cluster_ip"
+}
+
+func init() {
+	for _, reason := range mcs.ConflictReasons() {
+		conflicts.WithLabelValues(reason).Set(0)
+	}
+	prometheus.MustRegister(collector{})
+}
+
+// collector reads what the sources are now, when it is asked.
+type collector struct{}
+
+var (
+	memberLabels  = []string{"cluster", "source"}
+	describeState = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_state"),
+		"1 for the state a source of a cluster is in: syncing, synced or stale.", append([]string{"state"}, memberLabels...), nil)
+	describeAge = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_proof_age_seconds"),
+		"Time since the last proof of life of a cluster's API server.", memberLabels, nil)
+	describeServices = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_services"),
+		"Services held of a cluster.", memberLabels, nil)
+	describeEndpoints = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_endpoints"),
+		"Endpoint addresses held of a cluster.", memberLabels, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- describeState
+	ch <- describeAge
+	ch <- describeServices
+	ch <- describeEndpoints
+}
+
+// Collect implements prometheus.Collector.
+func (collector) Collect(ch chan<- prometheus.Metric) {
+	type id struct{ name, kind string }
+	seen := map[id]bool{}
+	process.sources(func(name string, kind mcs.SourceKind, st watch.Status) {
+		// Two connections to one cluster exist side by side only while one replaces the other.
+		if seen[id{name, kind.String()}] {
+			return
+		}
+		seen[id{name, kind.String()}] = true
+		gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, append(labels, name, kind.String())...)
+		}
+		for _, s := range watch.States() {
+			is := 0.0
+			if s == st.State {
+				is = 1
+			}
+			gauge(describeState, is, s.String())
+		}
+		if !st.LastProof.IsZero() {
+			gauge(describeAge, time.Since(st.LastProof).Seconds())
+		}
+		if kind != mcs.Namespaces {
+			gauge(describeServices, float64(st.Services))
+			gauge(describeEndpoints, float64(st.Endpoints))
+		}
+	})
+}
+
+// observer turns what watchers report into metrics and, on transitions only, log lines.
+type observer struct{}
+
+// Event implements watch.Observer.
+func (observer) Event(name, resource, event string, objects int) {
+	eventsTotal.WithLabelValues(name, resource, event).Add(float64(objects))
+}
+
+// Reject implements watch.Observer.
+func (observer) Reject(name string, reason watch.Rejection) {
+	rejectionsTotal.WithLabelValues(name, string(reason)).Inc()
+}
+
+// Problem implements watch.Observer.
+func (observer) Problem(name, resource string, p watch.Problem, err error) {
+	for _, known := range watch.Problems() {
+		is := 0.0
+		if known == p {
+			is = 1
+		}
+		watchProblem.WithLabelValues(name, resource, string(known)).Set(is)
+	}
+	if p == watch.NoProblem {
+		log.Infof("Cluster %s: %s can be read", name, resource)
+		return
+	}
+	log.Warningf("Cluster %s: %s cannot be read (%s): %v; retrying, the other clusters are not affected", name, resource, p, err)
+}
+
+// State implements watch.Observer.
+func (observer) State(name string, kind mcs.SourceKind, s watch.State) {
+	if s == watch.Stale {
+		log.Warningf("Cluster %s: %s are stale, no proof of life for a minute; what is known goes on being answered", name, kind)
+		return
+	}
+	log.Infof("Cluster %s: %s are %s", name, kind, s)
+}
+
+// forgetSource removes the series of a source that has ended. left tells whether another of that name is there.
+func forgetSource(name string, left bool) {
+	if left {
+		return
+	}
+	label := prometheus.Labels{"cluster": name}
+	eventsTotal.DeletePartialMatch(label)
+	rejectionsTotal.DeletePartialMatch(label)
+	watchProblem.DeletePartialMatch(label)
+	invalidExports.DeletePartialMatch(label)
+}
+
+// reportChanges keeps the gauges of conflicts and invalid exports, and says once what is new.
+func reportChanges(changes []mcs.Change) {
+	for _, c := range changes {
+		for _, reason := range c.Old.Conflicts.Reasons() {
+			conflicts.WithLabelValues(reason).Dec()
+		}
+		for _, reason := range c.New.Conflicts.Reasons() {
+			conflicts.WithLabelValues(reason).Inc()
+		}
+		countInvalid(c.Old, -1)
+		countInvalid(c.New, 1)
+		describeChange(c)
+	}
+}
+
+func countInvalid(r mcs.Report, sign float64) {
+	for _, id := range r.NoService {
+		invalidExports.WithLabelValues(string(id), "NoService").Add(sign)
+	}
+	for _, id := range r.InvalidType {
+		invalidExports.WithLabelValues(string(id), "InvalidServiceType").Add(sign)
+	}
+}
+
+func describeChange(c mcs.Change) {
+	if c.New.Conflicts != 0 && c.New.Conflicts != c.Old.Conflicts {
+		exporters := make([]string, len(c.Exporters))
+		for i, id := range c.Exporters {
+			exporters[i] = string(id)
+		}
+		log.Warningf("Service %s: the exports of %s disagree (%s); the oldest wins", c.Key, strings.Join(exporters, ", "), c.New.Conflicts)
+	}
+	for _, id := range c.New.InvalidType {
+		log.Warningf("Service %s: cluster %s exports a Service of type ExternalName, which cannot be exported", c.Key, id)
+	}
+}

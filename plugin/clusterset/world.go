@@ -1,0 +1,138 @@
+package clusterset
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
+)
+
+// world is one view of the ClusterSet: the sources tell it facts, and it publishes a snapshot after each change.
+// Server blocks that say the same about clusters share one.
+type world struct {
+	scope    mcs.Scope
+	index    *mcs.Index // owned by whoever holds merging
+	snapshot atomic.Pointer[mcs.Snapshot]
+	merging  sync.Mutex
+
+	mu      sync.Mutex // guards pending; never held while merging
+	pending []fact
+	wake    chan struct{} // holds one token while something is pending
+
+	stop chan struct{}
+	done sync.WaitGroup
+}
+
+// fact is one thing that a source said: exactly one of its functions applies.
+type fact struct {
+	apply func(*mcs.Index)
+	// changed is when the cluster says it happened, the zero time when it does not say.
+	changed  time.Time
+	headless bool
+}
+
+func newWorld(scope mcs.Scope) *world {
+	w := &world{scope: scope, index: mcs.NewIndex(scope), wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	w.snapshot.Store(&mcs.Snapshot{})
+	w.publish()
+	return w
+}
+
+// start publishes what the sources have told already, so that a reload begins with all that is known, and from then on
+// every change at once. Further changes coalesce only while a merge runs.
+func (w *world) start() {
+	w.publish()
+	w.done.Go(func() {
+		for {
+			select {
+			case <-w.stop:
+				return
+			case <-w.wake:
+				w.publish()
+			}
+		}
+	})
+}
+
+// close ends publishing. The last snapshot stays.
+func (w *world) close() {
+	close(w.stop)
+	w.done.Wait()
+}
+
+func (w *world) publish() {
+	w.merging.Lock()
+	defer w.merging.Unlock()
+	w.mu.Lock()
+	facts := w.pending
+	w.pending = nil
+	w.mu.Unlock()
+
+	began := time.Now()
+	for _, f := range facts {
+		f.apply(w.index)
+	}
+	next, changes := w.index.Publish(uint32(began.Unix())) //nolint:gosec // SOA serials wrap around by design (RFC 1982)
+	if next == nil {
+		return
+	}
+	w.snapshot.Store(next)
+	now := time.Now()
+	buildDuration.Observe(now.Sub(began).Seconds())
+	for _, f := range facts {
+		if !f.changed.IsZero() {
+			programmingDuration.WithLabelValues(serviceKind(f.headless)).Observe(now.Sub(f.changed).Seconds())
+		}
+	}
+	reportChanges(changes)
+}
+
+func (w *world) add(f fact) {
+	w.mu.Lock()
+	w.pending = append(w.pending, f)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ApplyShard implements watch.Sink.
+func (w *world) ApplyShard(id topology.ClusterID, key mcs.ServiceKey, shard *mcs.Shard, changed time.Time) {
+	headless := shard != nil && shard.Service != nil && shard.Service.Type == mcs.Headless
+	w.add(fact{func(x *mcs.Index) { x.Apply(id, key, shard) }, changed, headless})
+}
+
+// ApplyImport implements watch.Sink.
+func (w *world) ApplyImport(key mcs.ServiceKey, shard *mcs.ImportShard, changed time.Time) {
+	headless := shard != nil && shard.Import.Type == mcs.Headless
+	w.add(fact{func(x *mcs.Index) { x.ApplyImport(key, shard) }, changed, headless})
+}
+
+// ApplyNamespace implements watch.Sink.
+func (w *world) ApplyNamespace(name string, exists bool) {
+	w.add(fact{apply: func(x *mcs.Index) { x.ApplyNamespace(name, exists) }})
+}
+
+// SetSynced implements watch.Sink.
+func (w *world) SetSynced(source mcs.Source) {
+	w.add(fact{apply: func(x *mcs.Index) { x.SetSynced(source) }})
+}
+
+var _ watch.Sink = (*world)(nil)
+
+// syncedLocal reports whether all that the local cluster says is known; true without a local cluster.
+func (w *world) syncedLocal() bool {
+	for _, s := range w.snapshot.Load().Unsynced() {
+		if w.scope.Local != "" && s.Cluster == w.scope.Local {
+			return false
+		}
+	}
+	return true
+}
+
+// syncedAll reports whether every source has told all it knows.
+func (w *world) syncedAll() bool { return len(w.snapshot.Load().Unsynced()) == 0 }

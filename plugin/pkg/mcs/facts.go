@@ -1,0 +1,246 @@
+// Package mcs holds the facts that member clusters export, the rules that merge them into one view of the ClusterSet
+// (KEP-1645), and the immutable Snapshot that queries read.
+//
+// It is pure: functions of values. It knows no client-go, no socket, no clock and no randomness, and refuses to decide
+// which endpoints a client gets (package balance) or what a DNS answer looks like (plugin clusterset). It imports the
+// standard library and package topology only.
+package mcs
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// ServiceKey names a service of the ClusterSet. Namespace sameness (KEP-1645, "Terminology") makes it the same service in
+// every cluster.
+type ServiceKey struct{ Namespace, Name string }
+
+// String returns "namespace/name".
+func (k ServiceKey) String() string { return k.Namespace + "/" + k.Name }
+
+// compare orders keys by namespace, then name.
+func (k ServiceKey) compare(o ServiceKey) int {
+	if c := strings.Compare(k.Namespace, o.Namespace); c != 0 {
+		return c
+	}
+	return strings.Compare(k.Name, o.Name)
+}
+
+// Protocol is the transport of a port. The zero value is TCP, as in the Kubernetes API.
+type Protocol uint8
+
+// The protocols that a Service port can have.
+const (
+	TCP Protocol = iota
+	UDP
+	SCTP
+)
+
+// String returns the lower-case name, as it stands after the underscore in an SRV owner name.
+func (p Protocol) String() string {
+	switch p {
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	default:
+		return "tcp"
+	}
+}
+
+// Port is a port of a Service or of an EndpointSlice. An unnamed port has the Name "".
+type Port struct {
+	Name     string
+	Protocol Protocol
+	Number   uint16
+}
+
+// ServiceType says whether a merged service has an address of its own.
+type ServiceType uint8
+
+// The two types of a ServiceImport.
+const (
+	ClusterSetIP ServiceType = iota
+	Headless
+)
+
+// String returns the name that the ServiceImport API uses.
+func (t ServiceType) String() string {
+	if t == Headless {
+		return "Headless"
+	}
+	return "ClusterSetIP"
+}
+
+// Addresses holds up to two addresses of a service, in the order given; unused places are the zero netip.Addr. Kubernetes
+// allows one per address family. A comparable array, so that change is detected by ==.
+type Addresses [2]netip.Addr
+
+// Export is what a member says by its ServiceExport object.
+type Export struct {
+	// Created is the creationTimestamp of the ServiceExport in Unix seconds. The oldest export wins a conflict.
+	Created int64
+	// Labels and Annotations are spec.exportedLabels and spec.exportedAnnotations in canonical form (see Canonical).
+	Labels, Annotations string
+}
+
+// Canonical turns a map into a string that is equal exactly when the maps are: sorted key=value pairs, separated by
+// NUL, which neither labels nor annotations can hold in keys.
+func Canonical(m map[string]string) string {
+	if len(m) == 0 {
+		return ""
+	}
+	pairs := make([]string, 0, len(m))
+	for k, v := range m {
+		pairs = append(pairs, k+"="+v)
+	}
+	slices.Sort(pairs)
+	return strings.Join(pairs, "\x00")
+}
+
+// Traits are the properties of a Service that are merged by "the oldest export wins". Comparable.
+type Traits struct {
+	// Type is Headless for clusterIP None, else ClusterSetIP.
+	Type ServiceType
+	// ClientIPAffinity is true for sessionAffinity ClientIP; AffinitySeconds is its timeout, 0 when there is none.
+	ClientIPAffinity bool
+	AffinitySeconds  int32
+	// InternalTrafficPolicy and TrafficDistribution are the values of the Service, "" when unset.
+	InternalTrafficPolicy string
+	TrafficDistribution   string
+	// IPv4 and IPv6 say which families the Service has (spec.ipFamilies).
+	IPv4, IPv6 bool
+}
+
+// ServiceSpec is what a member says by a Service object.
+type ServiceSpec struct {
+	Traits
+	// ExternalName is true for the one type of Service that must not be exported (KEP-1645, "Service Types").
+	ExternalName bool
+	// PublishNotReady makes every endpoint count as ready.
+	PublishNotReady bool
+	// ClusterIPs are the cluster IPs, none when headless.
+	ClusterIPs Addresses
+	// LoadBalancer are the IP addresses of the load balancer's ingress, sorted. Host names are not among them.
+	LoadBalancer []netip.Addr
+	// Ports are the ports in the order of the Service.
+	Ports []Port
+}
+
+// Equal reports whether two specs say the same.
+func (s *ServiceSpec) Equal(o *ServiceSpec) bool {
+	return s.Traits == o.Traits && s.ExternalName == o.ExternalName && s.PublishNotReady == o.PublishNotReady &&
+		s.ClusterIPs == o.ClusterIPs && slices.Equal(s.LoadBalancer, o.LoadBalancer) && slices.Equal(s.Ports, o.Ports)
+}
+
+// Conditions are the conditions of an endpoint, unset ones already resolved as discovery/v1 says: ready and serving
+// default to true, terminating to false.
+type Conditions uint8
+
+// The conditions of an endpoint.
+const (
+	Ready Conditions = 1 << iota
+	Serving
+	Terminating
+)
+
+// Endpoint is one address behind a service. An endpoint object with several addresses becomes several of these with
+// the same identity. Comparable.
+type Endpoint struct {
+	Addr netip.Addr
+	// Label is the endpoint's host label: its hostname, else AddressLabel(Addr). A valid lower-case DNS label.
+	Label string
+	// ID is the UID of the endpoint's target, "" when it has none.
+	ID         string
+	Node, Zone string
+	Conditions Conditions
+}
+
+// AddressLabel makes the host label of an endpoint without a hostname: the address with dots and colons replaced by
+// hyphens, and a 0 appended where it would end in a hyphen (as CoreDNS's kubernetes plugin does).
+func AddressLabel(a netip.Addr) string {
+	label := a.AppendTo(make([]byte, 0, 48))
+	for i, c := range label {
+		if c == '.' || c == ':' || c == '%' {
+			label[i] = '-'
+		}
+	}
+	if label[len(label)-1] == '-' {
+		label = append(label, '0')
+	}
+	return string(label)
+}
+
+// Slice is what a member says by one EndpointSlice. Immutable once made.
+type Slice struct {
+	Name string
+	// Source is the cluster whose endpoints these are: set for slices that a ServiceImport brings, "" for a member's own.
+	Source topology.ClusterID
+	// Ports belong to the endpoints of this slice only.
+	Ports     []Port
+	Endpoints []Endpoint
+}
+
+// Equal reports whether two slices say the same.
+func (s *Slice) Equal(o *Slice) bool {
+	return s.Name == o.Name && s.Source == o.Source && slices.Equal(s.Ports, o.Ports) && slices.Equal(s.Endpoints, o.Endpoints)
+}
+
+// Shard is everything that one member says about one service. It is replaced whole, never patched. Immutable once made.
+type Shard struct {
+	Export Export
+	// Service is nil while the member has no Service of that name: the export is then invalid (NoService).
+	Service *ServiceSpec
+	// Slices are sorted by name.
+	Slices []*Slice
+}
+
+// Equal reports whether two shards say the same.
+func (s *Shard) Equal(o *Shard) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	if s.Export != o.Export || (s.Service == nil) != (o.Service == nil) {
+		return false
+	}
+	if s.Service != o.Service && !s.Service.Equal(o.Service) {
+		return false
+	}
+	return equalSlices(s.Slices, o.Slices)
+}
+
+// Import is what a ServiceImport object says.
+type Import struct {
+	Traits
+	// IPs are the ClusterSet IPs, none for Headless or while none is allocated.
+	IPs Addresses
+	// NoSlices is true when the object says that its EndpointSlices are absent (status.endpointSliceObjects: Absent):
+	// the source then cannot know the endpoints.
+	NoSlices bool
+	Ports    []Port
+}
+
+// ImportShard is everything that a source of ServiceImports says about one service: the object and its EndpointSlices.
+// Immutable once made.
+type ImportShard struct {
+	Import Import
+	Slices []*Slice
+}
+
+// Equal reports whether two shards say the same.
+func (s *ImportShard) Equal(o *ImportShard) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	a, b := &s.Import, &o.Import
+	return a.Traits == b.Traits && a.IPs == b.IPs && a.NoSlices == b.NoSlices && slices.Equal(a.Ports, b.Ports) &&
+		equalSlices(s.Slices, o.Slices)
+}
+
+// equalSlices compares pointers first: an update usually replaces one slice of many.
+func equalSlices(a, b []*Slice) bool {
+	return slices.EqualFunc(a, b, func(x, y *Slice) bool { return x == y || x.Equal(y) })
+}

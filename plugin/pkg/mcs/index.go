@@ -1,0 +1,267 @@
+package mcs
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// Scope is what one view of the ClusterSet is made of.
+type Scope struct {
+	Members []Member
+	// Local is the cluster this view belongs to: only its namespaces exist (KEP-1645, "Importing Services"). "" belongs
+	// to none: a namespace then exists if any exporter has it.
+	Local topology.ClusterID
+	// Imports is true when ServiceImports are read too.
+	Imports bool
+}
+
+// Index holds the current facts of all members and turns them into Snapshots. It has one owner; only the Snapshots it
+// returns may be shared.
+type Index struct {
+	scope    Scope
+	facts    map[string]map[string]*entry // by namespace, then name
+	dirty    map[ServiceKey]struct{}
+	unsynced []Source
+	next     Snapshot
+	changed  bool
+}
+
+// entry is what all sources say about one service.
+type entry struct {
+	exports []exported // sorted by cluster id
+	imp     *ImportShard
+	report  Report
+}
+
+// Source names something that must have synced before an absent name is known to be absent.
+type Source struct {
+	Kind SourceKind
+	// Cluster is the member; "" for ServiceImports.
+	Cluster topology.ClusterID
+}
+
+// SourceKind is what a source tells.
+type SourceKind uint8
+
+// The kinds of sources.
+const (
+	Exports SourceKind = iota
+	Namespaces
+	Imports
+)
+
+// String returns a short name for logs.
+func (k SourceKind) String() string {
+	switch k {
+	case Namespaces:
+		return "namespaces"
+	case Imports:
+		return "imports"
+	default:
+		return "exports"
+	}
+}
+
+// NewIndex returns an index without facts, in which every source of the scope has yet to sync.
+func NewIndex(scope Scope) *Index {
+	x := &Index{scope: scope, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true}
+	for _, m := range scope.Members {
+		x.unsynced = append(x.unsynced, Source{Exports, m.ID})
+	}
+	if scope.Local != "" {
+		x.unsynced = append(x.unsynced, Source{Namespaces, scope.Local})
+	}
+	if scope.Imports {
+		x.unsynced = append(x.unsynced, Source{Kind: Imports})
+	}
+	return x
+}
+
+// Apply replaces what a member says about a service; nil means that it says nothing any more. A cluster that is not of
+// the scope is ignored. It does not publish.
+func (x *Index) Apply(id topology.ClusterID, key ServiceKey, shard *Shard) {
+	m := x.member(id)
+	if m == nil {
+		return
+	}
+	e := x.entry(key, shard != nil)
+	if e == nil {
+		return
+	}
+	at, there := slices.BinarySearchFunc(e.exports, id, func(e exported, id topology.ClusterID) int { return cmp.Compare(e.member.ID, id) })
+	switch {
+	case shard == nil && there:
+		e.exports = slices.Delete(e.exports, at, at+1)
+	case shard == nil:
+		return
+	case there && e.exports[at].shard.Equal(shard):
+		return
+	case there:
+		e.exports[at].shard = shard
+	default:
+		e.exports = slices.Insert(e.exports, at, exported{m, shard})
+	}
+	x.touch(key)
+}
+
+// ApplyImport replaces what the source of ServiceImports says about a service; nil means that there is none any more.
+func (x *Index) ApplyImport(key ServiceKey, shard *ImportShard) {
+	e := x.entry(key, shard != nil)
+	if e == nil || e.imp.Equal(shard) {
+		return
+	}
+	e.imp = shard
+	x.touch(key)
+}
+
+// ApplyNamespace says whether a namespace exists in the local cluster.
+func (x *Index) ApplyNamespace(name string, exists bool) {
+	if _, known := x.next.namespaces.get(name); known == exists {
+		return
+	}
+	if exists {
+		x.next.namespaces = x.next.namespaces.with(name, struct{}{})
+	} else {
+		x.next.namespaces = x.next.namespaces.without(name)
+	}
+	x.changed = true
+	x.touchNamespace(name)
+}
+
+// SetSynced says that a source has told all that it knows at least once. It cannot be taken back.
+func (x *Index) SetSynced(s Source) {
+	at := slices.Index(x.unsynced, s)
+	if at < 0 {
+		return
+	}
+	// Published snapshots share the old array.
+	x.unsynced = slices.Delete(slices.Clone(x.unsynced), at, at+1)
+	x.changed = true
+	if s.Kind == Namespaces {
+		for name := range x.facts {
+			x.touchNamespace(name)
+		}
+	}
+}
+
+// Change is a service whose merge has something new to report.
+type Change struct {
+	Key      ServiceKey
+	Old, New Report
+	// Exporters are the clusters that export the service now.
+	Exporters []topology.ClusterID
+}
+
+// Publish merges what changed since the last call and returns the new Snapshot, or nil when nothing changed. serial is
+// the SOA serial of the new Snapshot. Work and memory are proportional to what changed.
+func (x *Index) Publish(serial uint32) (*Snapshot, []Change) {
+	if len(x.dirty) == 0 && !x.changed {
+		return nil, nil
+	}
+	var changes []Change
+	for key := range x.dirty {
+		if c, news := x.merge(key); news {
+			changes = append(changes, c)
+		}
+	}
+	clear(x.dirty)
+	x.changed = false
+	x.next.generation++
+	x.next.serial = serial
+	x.next.unsynced = x.unsynced
+	x.next.anyNamespace = x.scope.Local == "" || slices.Contains(x.unsynced, Source{Namespaces, x.scope.Local})
+	published := x.next
+	return &published, changes
+}
+
+// merge brings one service of the next snapshot up to date.
+func (x *Index) merge(key ServiceKey) (c Change, news bool) {
+	e := x.facts[key.Namespace][key.Name]
+	if e == nil {
+		x.next.services = x.next.services.without(key)
+		return c, false
+	}
+	service, report := merge(key, e.exports, e.imp)
+	if service != nil && x.exists(key.Namespace) {
+		x.next.services = x.next.services.with(key, service)
+	} else {
+		x.next.services = x.next.services.without(key)
+	}
+	if !report.equal(e.report) {
+		c, news = Change{Key: key, Old: e.report, New: report}, true
+		for _, exp := range e.exports {
+			c.Exporters = append(c.Exporters, exp.member.ID)
+		}
+	}
+	e.report = report
+	if len(e.exports) == 0 && e.imp == nil {
+		x.forget(key)
+	}
+	return c, news
+}
+
+// exists applies namespace sameness. While the local namespaces are not known, every one is taken to exist: a name that
+// is known is answered.
+func (x *Index) exists(namespace string) bool {
+	if x.scope.Local == "" || slices.Contains(x.unsynced, Source{Namespaces, x.scope.Local}) {
+		return true
+	}
+	_, ok := x.next.namespaces.get(namespace)
+	return ok
+}
+
+func (r Report) equal(o Report) bool {
+	return r.Conflicts == o.Conflicts && slices.Equal(r.NoService, o.NoService) && slices.Equal(r.InvalidType, o.InvalidType)
+}
+
+func (x *Index) member(id topology.ClusterID) *Member {
+	for i := range x.scope.Members {
+		if x.scope.Members[i].ID == id {
+			return &x.scope.Members[i]
+		}
+	}
+	return nil
+}
+
+// entry returns the entry of a service, a new one if create is set.
+func (x *Index) entry(key ServiceKey, create bool) *entry {
+	names := x.facts[key.Namespace]
+	e := names[key.Name]
+	if e != nil || !create {
+		return e
+	}
+	if names == nil {
+		names = map[string]*entry{}
+		x.facts[key.Namespace] = names
+		x.countNamespace(key.Namespace, true)
+	}
+	e = &entry{}
+	names[key.Name] = e
+	return e
+}
+
+func (x *Index) forget(key ServiceKey) {
+	names := x.facts[key.Namespace]
+	delete(names, key.Name)
+	if len(names) == 0 {
+		delete(x.facts, key.Namespace)
+		x.countNamespace(key.Namespace, false)
+	}
+}
+
+// countNamespace lets the exporters' namespaces exist where no local cluster says which do.
+func (x *Index) countNamespace(name string, exists bool) {
+	if x.scope.Local == "" {
+		x.ApplyNamespace(name, exists)
+	}
+}
+
+func (x *Index) touch(key ServiceKey) { x.dirty[key] = struct{}{} }
+
+func (x *Index) touchNamespace(name string) {
+	for service := range x.facts[name] {
+		x.dirty[ServiceKey{name, service}] = struct{}{}
+	}
+}

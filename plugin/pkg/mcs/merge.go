@@ -1,0 +1,407 @@
+package mcs
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// AddressKind says which address of a member answers for its part of a ClusterSetIP service when no ServiceImport gives
+// one. It is a fact about the network between the clusters, so it is configured and never guessed.
+type AddressKind uint8
+
+const (
+	// AddressClusterIP is the Service's cluster IP: service networks are routable between the clusters and disjoint.
+	AddressClusterIP AddressKind = iota
+	// AddressLoadBalancer is the IP of the Service's load balancer ingress.
+	AddressLoadBalancer
+	// AddressEndpoints are the ready endpoints: pod networks are flat.
+	AddressEndpoints
+	// AddressFixed is a gateway in front of the member, the same for all its services.
+	AddressFixed
+)
+
+// Member is what merging needs to know of a cluster.
+type Member struct {
+	ID      topology.ClusterID
+	Address AddressKind
+	// Gateway holds the addresses for AddressFixed, otherwise nothing.
+	Gateway []netip.Addr
+}
+
+// exported is one member's part of the input of merge.
+type exported struct {
+	member *Member
+	shard  *Shard
+}
+
+// Conflict is a set of the ways in which the exports of a service disagree (KEP-1645, "Constraints and Conflict
+// Resolution").
+type Conflict uint16
+
+// The conflict reasons, in the order in which the ServiceExport API lists them.
+const (
+	PortConflict Conflict = 1 << iota
+	TypeConflict
+	SessionAffinityConflict
+	SessionAffinityConfigConflict
+	LabelsConflict
+	AnnotationsConflict
+	InternalTrafficPolicyConflict
+	TrafficDistributionConflict
+	IPFamilyConflict
+)
+
+// conflictNames are the reasons of the ServiceExport condition Conflict (mcs-api v1beta1), in bit order.
+var conflictNames = [...]string{
+	"PortConflict", "TypeConflict", "SessionAffinityConflict", "SessionAffinityConfigConflict", "LabelsConflict",
+	"AnnotationsConflict", "InternalTrafficPolicyConflict", "TrafficDistributionConflict", "IPFamilyConflict",
+}
+
+// Reasons returns the names of the set's members as the ServiceExport API spells them.
+func (c Conflict) Reasons() []string {
+	var names []string
+	for i, name := range conflictNames {
+		if c&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// ConflictReasons returns every reason there is, for metrics that show zero before the first conflict.
+func ConflictReasons() []string { return conflictNames[:] }
+
+// String joins the reasons by commas, as the condition does.
+func (c Conflict) String() string { return strings.Join(c.Reasons(), ",") }
+
+// Backend is the ready part of a headless service that one host name stands for: the addresses of one label in one
+// cluster.
+type Backend struct {
+	Cluster topology.ClusterID
+	Label   string
+	// Addrs are the ready addresses, sorted, without duplicates; at least one.
+	Addrs []netip.Addr
+	// Ports are the ports of the slices in which the addresses are.
+	Ports []Port
+}
+
+// Contribution is one cluster's part of a merged service.
+type Contribution struct {
+	Cluster topology.ClusterID
+	// Addrs are what a ClusterSetIP answer holds for this cluster, sorted; none for Headless.
+	Addrs []netip.Addr
+	// Ready and Total count distinct endpoints.
+	Ready, Total int
+}
+
+// Service is the merged view of one service of the ClusterSet. Immutable once made.
+type Service struct {
+	Key ServiceKey
+	Traits
+	// Ports are the union of all exporters' ports, the oldest export winning (or those of the ServiceImport).
+	Ports []Port
+	// Imported is true when a ServiceImport is the source of truth. Then IPs are its ClusterSet IPs.
+	Imported bool
+	IPs      Addresses
+	// EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint
+	// proves nothing then.
+	EndpointsUnknown bool
+	// Members are the clusters that contribute, sorted by id.
+	Members []Contribution
+	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
+	Backends []Backend
+}
+
+// Backend returns the backend of that label in that cluster, nil when there is none. Both must be lower case.
+func (s *Service) Backend(label string, cluster topology.ClusterID) *Backend {
+	i, ok := slices.BinarySearchFunc(s.Backends, Backend{Cluster: cluster, Label: label}, compareBackends)
+	if !ok {
+		return nil
+	}
+	return &s.Backends[i]
+}
+
+// HasBackends reports whether a cluster has a ready backend of this headless service.
+func (s *Service) HasBackends(cluster topology.ClusterID) bool {
+	i, _ := slices.BinarySearchFunc(s.Backends, Backend{Cluster: cluster}, compareBackends)
+	return i < len(s.Backends) && s.Backends[i].Cluster == cluster
+}
+
+// HasReady reports whether any cluster has a ready endpoint. What a ServiceImport does not tell counts as ready.
+func (s *Service) HasReady() bool {
+	return len(s.Members) == 0 || slices.ContainsFunc(s.Members, func(c Contribution) bool { return c.Ready > 0 })
+}
+
+func compareBackends(a, b Backend) int {
+	return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Label, b.Label))
+}
+
+// merge makes the view of one service. exports must be sorted by cluster id. The service is nil when no valid export
+// and no import makes it exist.
+func merge(key ServiceKey, exports []exported, imp *ImportShard) (*Service, Report) {
+	report := Report{}
+	valid := make([]exported, 0, len(exports))
+	for _, e := range exports {
+		switch {
+		case e.shard.Service == nil:
+			report.NoService = append(report.NoService, e.member.ID)
+		case e.shard.Service.ExternalName:
+			report.InvalidType = append(report.InvalidType, e.member.ID)
+		default:
+			valid = append(valid, e)
+		}
+	}
+	byAge := slices.Clone(valid)
+	slices.SortStableFunc(byAge, func(a, b exported) int { return cmp.Compare(a.shard.Export.Created, b.shard.Export.Created) })
+	report.Conflicts = conflicts(byAge)
+	switch {
+	case imp != nil:
+		return mergeImport(key, valid, imp), report
+	case len(valid) > 0:
+		return mergeExports(key, valid, byAge), report
+	default:
+		return nil, report
+	}
+}
+
+// Report says what merging found wrong with the exports of a service. It never changes an answer by itself.
+type Report struct {
+	Conflicts Conflict
+	// NoService and InvalidType are the clusters whose export is invalid: it has no Service, or one of type ExternalName.
+	NoService, InvalidType []topology.ClusterID
+}
+
+// Clean reports whether there is nothing to say.
+func (r Report) Clean() bool {
+	return r.Conflicts == 0 && len(r.NoService) == 0 && len(r.InvalidType) == 0
+}
+
+func mergeExports(key ServiceKey, valid, byAge []exported) *Service {
+	s := &Service{Key: key, Traits: byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
+	for _, e := range valid {
+		s.contribute(e.member, e.shard)
+	}
+	s.settle()
+	return s
+}
+
+// mergeImport lets the ServiceImport decide everything that it knows. Only endpoints that it says it has not are taken
+// from the exports that are read directly.
+func mergeImport(key ServiceKey, valid []exported, imp *ImportShard) *Service {
+	s := &Service{Key: key, Imported: true, Traits: imp.Import.Traits, IPs: imp.Import.IPs, Ports: imp.Import.Ports}
+	if s.Type != Headless {
+		return s
+	}
+	if imp.Import.NoSlices {
+		for _, e := range valid {
+			s.contribute(e.member, e.shard)
+		}
+		s.EndpointsUnknown = len(valid) == 0
+		s.settle()
+		return s
+	}
+	// Slices are sorted by name, so those of one cluster need not stand together.
+	bySource := slices.Clone(imp.Slices)
+	slices.SortStableFunc(bySource, func(a, b *Slice) int { return cmp.Compare(a.Source, b.Source) })
+	for len(bySource) > 0 {
+		source := bySource[0].Source
+		n := 1
+		for n < len(bySource) && bySource[n].Source == source {
+			n++
+		}
+		s.addEndpoints(source, bySource[:n], false)
+		bySource = bySource[n:]
+	}
+	s.settle()
+	return s
+}
+
+// contribute adds what one exporter brings. Endpoints are always aggregated, whatever the exporter's own type
+// (KEP-1645, "Service Types").
+func (s *Service) contribute(m *Member, shard *Shard) {
+	s.addEndpoints(m.ID, shard.Slices, shard.Service.PublishNotReady)
+	if s.Type == ClusterSetIP {
+		s.Members[len(s.Members)-1].Addrs = addresses(m, shard, s.Ports)
+	}
+}
+
+func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publishNotReady bool) {
+	c := Contribution{Cluster: cluster}
+	c.Ready, c.Total = count(from, publishNotReady)
+	s.Members = append(s.Members, c)
+	if s.Type != Headless {
+		return
+	}
+	for _, slice := range from {
+		for i := range slice.Endpoints {
+			e := &slice.Endpoints[i]
+			if publishNotReady || e.Conditions&Ready != 0 {
+				s.Backends = append(s.Backends, Backend{cluster, e.Label, []netip.Addr{e.Addr}, slice.Ports})
+			}
+		}
+	}
+}
+
+// settle sorts the backends and joins those that share a host name.
+func (s *Service) settle() {
+	slices.SortStableFunc(s.Backends, compareBackends)
+	joined := s.Backends[:0]
+	for _, b := range s.Backends {
+		if last := len(joined) - 1; last >= 0 && compareBackends(joined[last], b) == 0 {
+			joined[last].join(b)
+			continue
+		}
+		joined = append(joined, b)
+	}
+	s.Backends = slices.Clip(joined)
+}
+
+func (b *Backend) join(o Backend) {
+	if at, there := slices.BinarySearchFunc(b.Addrs, o.Addrs[0], netip.Addr.Compare); !there {
+		b.Addrs = slices.Insert(b.Addrs, at, o.Addrs[0])
+	}
+	for _, p := range o.Ports {
+		if !slices.Contains(b.Ports, p) {
+			// The slice's own ports are shared by all its endpoints, so they are copied before they grow.
+			b.Ports = append(slices.Clip(b.Ports), p)
+		}
+	}
+}
+
+// count returns how many distinct endpoints the slices hold. An endpoint that stands in several slices (two families,
+// or while it moves) is one, and ready if it is ready in any.
+func count(from []*Slice, publishNotReady bool) (ready, total int) {
+	type seen struct {
+		id    string
+		ready bool
+	}
+	var all []seen
+	for _, s := range from {
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			all = append(all, seen{cmp.Or(e.ID, e.Label), publishNotReady || e.Conditions&Ready != 0})
+		}
+	}
+	slices.SortFunc(all, func(a, b seen) int { return cmp.Compare(a.id, b.id) })
+	for i := 0; i < len(all); {
+		isReady := false
+		j := i
+		for ; j < len(all) && all[j].id == all[i].id; j++ {
+			isReady = isReady || all[j].ready
+		}
+		total++
+		if isReady {
+			ready++
+		}
+		i = j
+	}
+	return ready, total
+}
+
+// addresses returns what a ClusterSetIP answer holds for one member, sorted and without duplicates.
+func addresses(m *Member, shard *Shard, ports []Port) []netip.Addr {
+	var addrs []netip.Addr
+	switch m.Address {
+	case AddressFixed:
+		addrs = slices.Clone(m.Gateway)
+	case AddressLoadBalancer:
+		addrs = slices.Clone(shard.Service.LoadBalancer)
+	case AddressEndpoints:
+		addrs = endpointAddresses(shard, ports)
+	default:
+		for _, a := range shard.Service.ClusterIPs {
+			if a.IsValid() {
+				addrs = append(addrs, a)
+			}
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
+}
+
+// endpointAddresses returns the ready addresses of the slices that listen on the very ports of the service: a client
+// that resolves an A record connects to the service's port, which must then be the port of the pod.
+func endpointAddresses(shard *Shard, ports []Port) []netip.Addr {
+	var addrs []netip.Addr
+	for _, s := range shard.Slices {
+		if !listensOn(s, ports) {
+			continue
+		}
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			if shard.Service.PublishNotReady || e.Conditions&Ready != 0 {
+				addrs = append(addrs, e.Addr)
+			}
+		}
+	}
+	return addrs
+}
+
+func listensOn(s *Slice, ports []Port) bool {
+	for _, own := range s.Ports {
+		for _, p := range ports {
+			if own.Name == p.Name && own.Number != p.Number {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// unionOfPorts walks the exports from oldest to youngest and adds each port unless its name is taken (no name counts as
+// a name) or its protocol and number are (KEP-1645, "Service Port").
+func unionOfPorts(byAge []exported) []Port {
+	var union []Port
+	for _, e := range byAge {
+		for _, p := range e.shard.Service.Ports {
+			taken := slices.ContainsFunc(union, func(u Port) bool {
+				return u.Name == p.Name || u.Protocol == p.Protocol && u.Number == p.Number
+			})
+			if !taken {
+				union = append(union, p)
+			}
+		}
+	}
+	return union
+}
+
+// conflicts compares every export with the oldest, which wins.
+func conflicts(byAge []exported) Conflict {
+	var c Conflict
+	add := func(differ bool, reason Conflict) {
+		if differ {
+			c |= reason
+		}
+	}
+	for i := 1; i < len(byAge); i++ {
+		a, b := byAge[0].shard, byAge[i].shard
+		x, y := a.Service, b.Service
+		add(!samePorts(x.Ports, y.Ports), PortConflict)
+		add(x.Type != y.Type, TypeConflict)
+		add(x.ClientIPAffinity != y.ClientIPAffinity, SessionAffinityConflict)
+		add(x.AffinitySeconds != y.AffinitySeconds, SessionAffinityConfigConflict)
+		add(a.Export.Labels != b.Export.Labels, LabelsConflict)
+		add(a.Export.Annotations != b.Export.Annotations, AnnotationsConflict)
+		add(x.InternalTrafficPolicy != y.InternalTrafficPolicy, InternalTrafficPolicyConflict)
+		add(x.TrafficDistribution != y.TrafficDistribution, TrafficDistributionConflict)
+		add(x.IPv4 != y.IPv4 || x.IPv6 != y.IPv6, IPFamilyConflict)
+	}
+	return c
+}
+
+// samePorts compares as sets: any difference is a conflict, also a port that one side has in addition.
+func samePorts(a, b []Port) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, p := range a {
+		if !slices.Contains(b, p) {
+			return false
+		}
+	}
+	return true
+}

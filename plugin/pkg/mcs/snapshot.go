@@ -1,0 +1,48 @@
+package mcs
+
+// Snapshot is one consistent view of the ClusterSet. It never changes, so any number of queries may read it while newer
+// ones are made. The zero value is empty.
+type Snapshot struct {
+	generation   uint64
+	serial       uint32
+	services     table[ServiceKey, *Service]
+	namespaces   table[string, struct{}]
+	anyNamespace bool
+	unsynced     []Source
+}
+
+// Generation counts the snapshots of one Index, from 1.
+func (s *Snapshot) Generation() uint64 { return s.generation }
+
+// Serial is the SOA serial of the zone.
+func (s *Snapshot) Serial() uint32 { return s.serial }
+
+// Service returns the merged service, nil when none of that name is known. The arguments must be lower case.
+func (s *Snapshot) Service(namespace, name string) *Service {
+	service, _ := s.services.get(ServiceKey{namespace, name})
+	return service
+}
+
+// Services calls yield for every service, in no particular order, until it returns false.
+func (s *Snapshot) Services(yield func(*Service) bool) {
+	s.services.all(func(_ ServiceKey, service *Service) bool { return yield(service) })
+}
+
+// Len returns the number of services.
+func (s *Snapshot) Len() int { return s.services.size }
+
+// HasNamespace reports whether the namespace is known to exist.
+func (s *Snapshot) HasNamespace(name string) bool {
+	_, ok := s.namespaces.get(name)
+	return ok
+}
+
+// NamespaceDenied reports whether the namespace is known not to exist in the local cluster. Then no member can make a
+// name in it exist, whether it has synced or not.
+func (s *Snapshot) NamespaceDenied(name string) bool {
+	return !s.anyNamespace && !s.HasNamespace(name)
+}
+
+// Unsynced returns the sources that have never told all they know. While there is one, an unknown name is not known to
+// be absent. The caller must not change the result.
+func (s *Snapshot) Unsynced() []Source { return s.unsynced }

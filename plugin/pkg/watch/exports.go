@@ -1,0 +1,605 @@
+package watch
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+)
+
+// exportFeed reads what a member exports: its ServiceExports, and of Services and EndpointSlices only those that are
+// exported. Nothing at all is kept of the others, so a new export has to be fetched; that is done at once.
+type exportFeed struct {
+	w       *Watcher
+	clients clients
+	convert converter
+	group   mcsGroup
+	// fetching bounds the requests for new exports that are under way.
+	fetching chan struct{}
+
+	services, endpoints atomic.Int64
+	isLive              atomic.Bool
+
+	mu    sync.Mutex // guards what follows; held while sinks are called, never while waiting for the API server
+	sinks []Sink
+	held  map[mcs.ServiceKey]*held
+	// owner tells to which service a held EndpointSlice (namespace, name) belongs.
+	owner map[mcs.ServiceKey]mcs.ServiceKey
+	// following is true once Services and EndpointSlices are watched: an export that appears from then on must be fetched.
+	following bool
+	listed    struct{ exports, services, slices bool }
+	// fetches counts finished fetches. A full list that was asked for before a fetch finished may be older than it.
+	fetches                    uint64
+	servicesBegan, slicesBegan uint64
+}
+
+// held is what is known of one exported service.
+type held struct {
+	export  mcs.Export
+	service fetched[*mcs.ServiceSpec]
+	slices  []fetched[*mcs.Slice] // sorted by name
+	fetch   *fetch                // not nil while one is under way
+	shard   *mcs.Shard            // what the sinks were told last
+}
+
+// fetched is a fact with its resourceVersion. fetch is the number of the fetch that brought it, 0 if the watch did.
+type fetched[T any] struct {
+	fact    T
+	version uint64
+	fetch   uint64
+}
+
+// older reports whether a fetch has brought a newer version already. Within the watch itself, order is order: a
+// resourceVersion that goes back there means that etcd was restored.
+func (f *fetched[T]) older(version uint64) bool {
+	return f.fetch != 0 && version != 0 && version < f.version
+}
+
+// fetch is one request for the objects of a new export. What the watch deletes meanwhile must not come back by it.
+type fetch struct {
+	serviceGone *uint64 // the resourceVersion of the deletion, nil when there was none
+	slicesGone  map[string]uint64
+}
+
+func newExportFeed(w *Watcher, c clients) *exportFeed {
+	return &exportFeed{
+		w: w, clients: c,
+		convert:  converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
+		group:    mcsGroup{clients: c, plural: "serviceexports"},
+		fetching: make(chan struct{}, 8),
+		held:     map[mcs.ServiceKey]*held{},
+		owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
+	}
+}
+
+func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
+	if err := f.group.discover(ctx); err != nil {
+		return nil, err
+	}
+	f.w.life.proof()
+	exports := &store{
+		w: f.w, resource: "serviceexports", complete: make(chan struct{}), begin: func() {},
+		set: f.setExport, remove: f.removeExport, replace: f.replaceExports, compact: f.compactExport,
+	}
+	services := &store{
+		w: f.w, resource: "services", complete: make(chan struct{}), begin: func() { f.begin(&f.servicesBegan) },
+		set: f.setService, remove: f.removeService, replace: f.replaceServices, compact: f.compactService,
+	}
+	endpointSlices := &store{
+		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() { f.begin(&f.slicesBegan) },
+		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
+	}
+	core, discovery := f.clients.core.CoreV1().RESTClient(), f.clients.core.DiscoveryV1().RESTClient()
+	all := func(*metav1.ListOptions) {}
+	return []stage{
+		{{"serviceexports", f.group.lists(), f.group.client(), exports}},
+		{
+			{"services", cache.NewFilteredListWatchFromClient(core, "services", "", all), core, services},
+			{"endpointslices", cache.NewFilteredListWatchFromClient(discovery, "endpointslices", "", all), discovery, endpointSlices},
+		},
+	}, nil
+}
+
+func (f *exportFeed) ask(ctx context.Context) error { return f.group.ask(ctx) }
+
+func (f *exportFeed) synced() bool { return f.isLive.Load() }
+
+func (f *exportFeed) size() (services, endpoints int) {
+	return int(f.services.Load()), int(f.endpoints.Load())
+}
+
+func (f *exportFeed) subscribe(s Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sinks = append(f.sinks, s)
+	if !f.isLive.Load() {
+		return
+	}
+	for key, h := range f.held {
+		if h.shard != nil {
+			s.ApplyShard(f.w.spec.Cluster, key, h.shard, time.Time{})
+		}
+	}
+	s.SetSynced(f.w.source())
+}
+
+func (f *exportFeed) unsubscribe(s Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
+}
+
+func (f *exportFeed) clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key := range f.held {
+		f.drop(key)
+	}
+	f.goLive()
+}
+
+// goLive tells everything for the first time. Before, nothing is told: stale beats partial.
+func (f *exportFeed) goLive() {
+	if f.isLive.Swap(true) {
+		return
+	}
+	for key, h := range f.held {
+		f.tell(key, h, time.Time{})
+	}
+	for _, s := range f.sinks {
+		s.SetSynced(f.w.source())
+	}
+}
+
+// tell builds the shard of a service and passes it on if it is news.
+func (f *exportFeed) tell(key mcs.ServiceKey, h *held, changed time.Time) {
+	if !f.isLive.Load() || h.fetch != nil {
+		return
+	}
+	shard := &mcs.Shard{Export: h.export, Service: h.service.fact}
+	if len(h.slices) > 0 {
+		shard.Slices = make([]*mcs.Slice, len(h.slices))
+		for i := range h.slices {
+			shard.Slices[i] = h.slices[i].fact
+		}
+	}
+	if shard.Equal(h.shard) {
+		return
+	}
+	f.count(h.shard, -1)
+	f.count(shard, 1)
+	h.shard = shard
+	for _, s := range f.sinks {
+		s.ApplyShard(f.w.spec.Cluster, key, shard, changed)
+	}
+}
+
+func (f *exportFeed) count(s *mcs.Shard, sign int64) {
+	if s == nil {
+		return
+	}
+	f.services.Add(sign)
+	for _, slice := range s.Slices {
+		f.endpoints.Add(sign * int64(len(slice.Endpoints)))
+	}
+}
+
+// drop forgets a service that is no longer exported.
+func (f *exportFeed) drop(key mcs.ServiceKey) {
+	h := f.held[key]
+	if h == nil {
+		return
+	}
+	delete(f.held, key)
+	for i := range h.slices {
+		delete(f.owner, mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name})
+	}
+	if h.shard == nil {
+		return
+	}
+	f.count(h.shard, -1)
+	for _, s := range f.sinks {
+		s.ApplyShard(f.w.spec.Cluster, key, nil, time.Time{})
+	}
+}
+
+// listedAll is called after each full list; the first time that all three are there, the feed goes live.
+func (f *exportFeed) listedAll() {
+	if f.listed.exports && f.listed.services && f.listed.slices {
+		f.goLive()
+	}
+}
+
+func (f *exportFeed) begin(mark *uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	*mark = f.fetches
+	f.following = true
+}
+
+// ServiceExports.
+
+// compactExport makes an item whose fact is an mcs.Export.
+func (f *exportFeed) compactExport(obj any) any {
+	if _, done := obj.(*item); done {
+		return obj
+	}
+	out := identify(obj)
+	if key, export, ok := f.convert.export(obj); ok {
+		out.key, out.fact = key, export
+	}
+	return out
+}
+
+func (f *exportFeed) setExport(obj any) {
+	it := f.compactExport(obj).(*item)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.export(it)
+}
+
+func (f *exportFeed) export(it *item) {
+	export, ok := it.fact.(mcs.Export)
+	if !ok {
+		return
+	}
+	h := f.held[it.key]
+	if h == nil {
+		h = &held{}
+		f.held[it.key] = h
+		if f.following {
+			f.fetch(it.key, h)
+		}
+	}
+	h.export = export
+	f.tell(it.key, h, time.Time{})
+}
+
+func (f *exportFeed) removeExport(obj any) {
+	it := identify(obj)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drop(mcs.ServiceKey{Namespace: it.namespace, Name: it.name})
+}
+
+func (f *exportFeed) replaceExports(items []any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	there := make(map[mcs.ServiceKey]bool, len(items))
+	for _, obj := range items {
+		there[obj.(*item).key] = true
+	}
+	for key := range f.held {
+		if !there[key] {
+			f.drop(key)
+		}
+	}
+	for _, obj := range items {
+		f.export(obj.(*item))
+	}
+	f.listed.exports = true
+	f.listedAll()
+}
+
+// Services.
+
+func (f *exportFeed) exported(key mcs.ServiceKey) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.held[key] != nil
+}
+
+func (f *exportFeed) compactService(obj any) any {
+	s, ok := obj.(*corev1.Service)
+	if !ok {
+		return obj
+	}
+	out := identify(s)
+	out.key = mcs.ServiceKey{Namespace: s.Namespace, Name: s.Name}
+	if f.exported(out.key) {
+		out.fact = f.convert.service(s)
+	}
+	return out
+}
+
+func (f *exportFeed) setService(obj any) {
+	it, ok := f.compactService(obj).(*item)
+	if !ok || it.fact == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.held[it.key]; h != nil {
+		h.setService(it, 0)
+		f.tell(it.key, h, time.Time{})
+	}
+}
+
+func (h *held) setService(it *item, by uint64) {
+	if h.service.older(it.version) {
+		return
+	}
+	h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, by}
+}
+
+func (f *exportFeed) removeService(obj any) {
+	it := identify(obj)
+	key := mcs.ServiceKey{Namespace: it.namespace, Name: it.name}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.held[key]
+	if h == nil || h.service.older(it.version) {
+		return
+	}
+	if h.fetch != nil {
+		h.fetch.serviceGone = &it.version
+	}
+	h.service = fetched[*mcs.ServiceSpec]{}
+	f.tell(key, h, time.Time{})
+}
+
+func (f *exportFeed) replaceServices(items []any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	there := make(map[mcs.ServiceKey]*item, len(f.held))
+	for _, obj := range items {
+		if it := obj.(*item); f.held[it.key] != nil {
+			there[it.key] = it
+		}
+	}
+	for key, h := range f.held {
+		fetchedSince := h.service.fetch > f.servicesBegan
+		switch it := there[key]; {
+		case it == nil && !fetchedSince:
+			h.service = fetched[*mcs.ServiceSpec]{}
+		case it != nil && it.fact != nil && (!fetchedSince || it.version > h.service.version):
+			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, 0}
+		}
+		f.tell(key, h, time.Time{})
+	}
+	f.listed.services = true
+	f.listedAll()
+}
+
+// EndpointSlices.
+
+// sliceFact is the fact of an item for an EndpointSlice.
+type sliceFact struct {
+	slice   *mcs.Slice
+	changed time.Time
+}
+
+// serviceOf returns the service to which a member's own EndpointSlice belongs. Slices that an MCS controller imported
+// from other clusters may carry the same label; they are copies and do not count.
+func serviceOf(s *discoveryv1.EndpointSlice) mcs.ServiceKey {
+	if _, imported := s.Labels[labelImportName]; imported {
+		return mcs.ServiceKey{}
+	}
+	return mcs.ServiceKey{Namespace: s.Namespace, Name: s.Labels[labelServiceName]}
+}
+
+func (f *exportFeed) compactSlice(obj any) any {
+	s, ok := obj.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return obj
+	}
+	out := identify(s)
+	out.key = serviceOf(s)
+	if f.exported(out.key) {
+		if slice := f.convert.slice(s); slice != nil {
+			out.fact = sliceFact{slice, changedAt(s)}
+		}
+	}
+	return out
+}
+
+func (f *exportFeed) setSlice(obj any) {
+	it, ok := f.compactSlice(obj).(*item)
+	if !ok {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if owner, there := f.owner[it.id()]; there && (owner != it.key || it.fact == nil) {
+		f.takeSlice(owner, it)
+	}
+	if h := f.held[it.key]; h != nil && it.fact != nil {
+		f.putSlice(h, it, 0)
+		f.tell(it.key, h, it.fact.(sliceFact).changed)
+	}
+}
+
+func (f *exportFeed) removeSlice(obj any) {
+	it := identify(obj)
+	if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
+		it.key = serviceOf(s)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.held[it.key]; h != nil && h.fetch != nil {
+		h.fetch.slicesGone[it.name] = it.version
+	}
+	if owner, there := f.owner[it.id()]; there {
+		f.takeSlice(owner, it)
+	}
+}
+
+// takeSlice removes a slice from a service, unless a fetch has brought a newer one of that name.
+func (f *exportFeed) takeSlice(key mcs.ServiceKey, it *item) {
+	h := f.held[key]
+	at, there := h.find(it.name)
+	if !there || h.slices[at].older(it.version) {
+		return
+	}
+	h.slices = slices.Delete(h.slices, at, at+1)
+	delete(f.owner, it.id())
+	f.tell(key, h, time.Time{})
+}
+
+func (f *exportFeed) putSlice(h *held, it *item, by uint64) {
+	entry := fetched[*mcs.Slice]{it.fact.(sliceFact).slice, it.version, by}
+	at, there := h.find(it.name)
+	switch {
+	case !there:
+		h.slices = slices.Insert(h.slices, at, entry)
+	case h.slices[at].older(it.version):
+		return
+	default:
+		h.slices[at] = entry
+	}
+	f.owner[it.id()] = it.key
+}
+
+func (h *held) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(h.slices, name, func(s fetched[*mcs.Slice], name string) int {
+		return strings.Compare(s.fact.Name, name)
+	})
+}
+
+func (f *exportFeed) replaceSlices(items []any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	lists := make(map[mcs.ServiceKey][]*item, len(f.held))
+	for _, obj := range items {
+		if it := obj.(*item); f.held[it.key] != nil {
+			lists[it.key] = append(lists[it.key], it)
+		}
+	}
+	for key, h := range f.held {
+		f.replaceSlicesOf(key, h, lists[key])
+		f.tell(key, h, time.Time{})
+	}
+	f.listed.slices = true
+	f.listedAll()
+}
+
+// replaceSlicesOf makes the listed slices the only ones, but for those a fetch has brought since the list was asked
+// for, and leaves alone those that were not converted because the export is newer than the list.
+func (f *exportFeed) replaceSlicesOf(key mcs.ServiceKey, h *held, items []*item) {
+	listed := make(map[string]*item, len(items))
+	for _, it := range items {
+		listed[it.name] = it
+	}
+	kept := h.slices[:0]
+	for _, old := range h.slices {
+		since := old.fetch > f.slicesBegan
+		it := listed[old.fact.Name]
+		if since && (it == nil || it.version <= old.version) || it != nil && it.fact == nil {
+			kept = append(kept, old)
+			delete(listed, old.fact.Name)
+			continue
+		}
+		delete(f.owner, mcs.ServiceKey{Namespace: key.Namespace, Name: old.fact.Name})
+	}
+	clear(h.slices[len(kept):])
+	h.slices = kept
+	for _, it := range listed {
+		if it.fact != nil {
+			f.putSlice(h, it, 0)
+		}
+	}
+}
+
+// New exports.
+
+// fetch asks for the objects of a new export, again and again until there is an answer or the export is gone.
+func (f *exportFeed) fetch(key mcs.ServiceKey, h *held) {
+	h.fetch = &fetch{slicesGone: map[string]uint64{}}
+	mine := h.fetch
+	f.w.background(func(ctx context.Context) {
+		delay := retry()
+		for {
+			select {
+			case f.fetching <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			service, list, err := f.get(ctx, key)
+			<-f.fetching
+			if ctx.Err() != nil || f.gone(key, mine) {
+				return
+			}
+			if err == nil {
+				f.fetchedAll(key, mine, service, list)
+				return
+			}
+			sleep(ctx, delay.Step())
+		}
+	})
+}
+
+func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey) (*corev1.Service, []discoveryv1.EndpointSlice, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	service, err := f.clients.core.CoreV1().Services(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		service = nil
+	case err != nil:
+		return nil, nil, err
+	}
+	list, err := f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx,
+		metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name})
+	if err != nil {
+		return nil, nil, err
+	}
+	return service, list.Items, nil
+}
+
+func (f *exportFeed) gone(key mcs.ServiceKey, mine *fetch) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.held[key]
+	return h == nil || h.fetch != mine
+}
+
+func (f *exportFeed) fetchedAll(key mcs.ServiceKey, mine *fetch, service *corev1.Service, list []discoveryv1.EndpointSlice) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.held[key]
+	if h == nil || h.fetch != mine {
+		return
+	}
+	h.fetch = nil
+	f.fetches++
+	if service != nil {
+		it := identify(service)
+		deleted := mine.serviceGone != nil && it.version <= *mine.serviceGone
+		if !deleted && it.version >= h.service.version {
+			it.fact = f.convert.service(service)
+			h.setService(it, f.fetches)
+		}
+	}
+	for i := range list {
+		f.fetchedSlice(key, h, mine, &list[i])
+	}
+	f.tell(key, h, time.Time{})
+}
+
+func (f *exportFeed) fetchedSlice(key mcs.ServiceKey, h *held, mine *fetch, s *discoveryv1.EndpointSlice) {
+	it := identify(s)
+	it.key = serviceOf(s)
+	if it.key != key {
+		return
+	}
+	if deletion, deleted := mine.slicesGone[it.name]; deleted && it.version <= deletion {
+		return
+	}
+	if at, there := h.find(it.name); there && h.slices[at].version >= it.version {
+		return
+	}
+	if slice := f.convert.slice(s); slice != nil {
+		it.fact = sliceFact{slice: slice}
+		f.putSlice(h, it, f.fetches)
+	}
+}

@@ -1,0 +1,323 @@
+package watch
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// importFeed reads ServiceImports and the EndpointSlices that a controller made for them, from the local API server or
+// a hub.
+type importFeed struct {
+	w       *Watcher
+	clients clients
+	convert converter
+	group   mcsGroup
+
+	services, endpoints atomic.Int64
+	isLive              atomic.Bool
+
+	mu     sync.Mutex // guards what follows; held while sinks are called
+	sinks  []Sink
+	held   map[mcs.ServiceKey]*heldImport
+	owner  map[mcs.ServiceKey]mcs.ServiceKey // EndpointSlice (namespace, name) to service
+	listed struct{ imports, slices bool }
+}
+
+// heldImport is what is known of one imported service. There may be slices before there is a ServiceImport.
+type heldImport struct {
+	imp    *mcs.Import
+	slices []*mcs.Slice // sorted by name
+	shard  *mcs.ImportShard
+}
+
+func newImportFeed(w *Watcher, c clients) *importFeed {
+	return &importFeed{
+		w: w, clients: c,
+		convert: converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
+		group:   mcsGroup{clients: c, plural: "serviceimports"},
+		held:    map[mcs.ServiceKey]*heldImport{},
+		owner:   map[mcs.ServiceKey]mcs.ServiceKey{},
+	}
+}
+
+func (f *importFeed) connect(ctx context.Context) ([]stage, error) {
+	if err := f.group.discover(ctx); err != nil {
+		return nil, err
+	}
+	f.w.life.proof()
+	imports := &store{
+		w: f.w, resource: "serviceimports", complete: make(chan struct{}), begin: func() {},
+		set: f.setImport, remove: f.removeImport, replace: f.replaceImports, compact: f.compactImport,
+	}
+	endpointSlices := &store{
+		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() {},
+		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
+	}
+	discovery := f.clients.core.DiscoveryV1().RESTClient()
+	imported := func(o *metav1.ListOptions) { o.LabelSelector = labelImportName }
+	return []stage{{
+		{"serviceimports", f.group.lists(), f.group.client(), imports},
+		{"endpointslices", cache.NewFilteredListWatchFromClient(discovery, "endpointslices", "", imported), discovery, endpointSlices},
+	}}, nil
+}
+
+func (f *importFeed) ask(ctx context.Context) error { return f.group.ask(ctx) }
+
+func (f *importFeed) synced() bool { return f.isLive.Load() }
+
+func (f *importFeed) size() (services, endpoints int) {
+	return int(f.services.Load()), int(f.endpoints.Load())
+}
+
+func (f *importFeed) subscribe(s Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sinks = append(f.sinks, s)
+	if !f.isLive.Load() {
+		return
+	}
+	for key, h := range f.held {
+		if h.shard != nil {
+			s.ApplyImport(key, h.shard, time.Time{})
+		}
+	}
+	s.SetSynced(f.w.source())
+}
+
+func (f *importFeed) unsubscribe(s Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
+}
+
+func (f *importFeed) clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, h := range f.held {
+		h.imp, h.slices = nil, nil
+		f.tell(key, h, time.Time{})
+	}
+	clear(f.owner)
+	f.goLive()
+}
+
+func (f *importFeed) goLive() {
+	if f.isLive.Swap(true) {
+		return
+	}
+	for key, h := range f.held {
+		f.tell(key, h, time.Time{})
+	}
+	for _, s := range f.sinks {
+		s.SetSynced(f.w.source())
+	}
+}
+
+func (f *importFeed) listedAll() {
+	if f.listed.imports && f.listed.slices {
+		f.goLive()
+	}
+}
+
+// tell builds the shard of a service and passes it on if it is news.
+func (f *importFeed) tell(key mcs.ServiceKey, h *heldImport, changed time.Time) {
+	if h.imp == nil && len(h.slices) == 0 {
+		delete(f.held, key)
+	}
+	if !f.isLive.Load() {
+		return
+	}
+	var shard *mcs.ImportShard
+	if h.imp != nil {
+		shard = &mcs.ImportShard{Import: *h.imp, Slices: slices.Clone(h.slices)}
+	}
+	if shard.Equal(h.shard) {
+		return
+	}
+	f.count(h.shard, -1)
+	f.count(shard, 1)
+	h.shard = shard
+	for _, s := range f.sinks {
+		s.ApplyImport(key, shard, changed)
+	}
+}
+
+func (f *importFeed) count(s *mcs.ImportShard, sign int64) {
+	if s == nil {
+		return
+	}
+	f.services.Add(sign)
+	for _, slice := range s.Slices {
+		f.endpoints.Add(sign * int64(len(slice.Endpoints)))
+	}
+}
+
+func (f *importFeed) entry(key mcs.ServiceKey) *heldImport {
+	h := f.held[key]
+	if h == nil {
+		h = &heldImport{}
+		f.held[key] = h
+	}
+	return h
+}
+
+// ServiceImports.
+
+// compactImport makes an item whose fact is an *mcs.Import.
+func (f *importFeed) compactImport(obj any) any {
+	if _, done := obj.(*item); done {
+		return obj
+	}
+	out := identify(obj)
+	if key, imp, ok := f.convert.serviceImport(obj); ok {
+		out.key, out.fact = key, &imp
+	}
+	return out
+}
+
+func (f *importFeed) setImport(obj any) {
+	it := f.compactImport(obj).(*item)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	imp, ok := it.fact.(*mcs.Import)
+	if !ok {
+		it.key = it.id() // what it was before makes no sense any more
+		if f.held[it.key] == nil {
+			return
+		}
+	}
+	h := f.entry(it.key)
+	h.imp = imp
+	f.tell(it.key, h, time.Time{})
+}
+
+func (f *importFeed) removeImport(obj any) {
+	key := identify(obj).id()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.held[key]; h != nil {
+		h.imp = nil
+		f.tell(key, h, time.Time{})
+	}
+}
+
+func (f *importFeed) replaceImports(items []any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	there := make(map[mcs.ServiceKey]*mcs.Import, len(items))
+	for _, obj := range items {
+		if it := obj.(*item); it.fact != nil {
+			there[it.key] = it.fact.(*mcs.Import)
+		}
+	}
+	for key := range there {
+		f.entry(key)
+	}
+	for key, h := range f.held {
+		h.imp = there[key]
+		f.tell(key, h, time.Time{})
+	}
+	f.listed.imports = true
+	f.listedAll()
+}
+
+// EndpointSlices.
+
+func (f *importFeed) compactSlice(obj any) any {
+	s, ok := obj.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return obj
+	}
+	out := identify(s)
+	key, ok := f.convert.key(s.Namespace, s.Labels[labelImportName])
+	if !ok {
+		return out
+	}
+	source, err := topology.ParseClusterID(s.Labels[labelSourceCluster])
+	if err != nil {
+		f.convert.reject(BadSource)
+		return out
+	}
+	if slice := f.convert.slice(s); slice != nil {
+		slice.Source = topology.ClusterID(intern(string(source)))
+		out.key, out.fact = key, sliceFact{slice, changedAt(s)}
+	}
+	return out
+}
+
+func (f *importFeed) setSlice(obj any) {
+	it := f.compactSlice(obj).(*item)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if owner, there := f.owner[it.id()]; there && (owner != it.key || it.fact == nil) {
+		f.takeSlice(owner, it)
+	}
+	if it.fact == nil {
+		return
+	}
+	h := f.entry(it.key)
+	f.putSlice(h, it)
+	f.tell(it.key, h, it.fact.(sliceFact).changed)
+}
+
+func (f *importFeed) removeSlice(obj any) {
+	it := identify(obj)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if owner, there := f.owner[it.id()]; there {
+		f.takeSlice(owner, it)
+	}
+}
+
+func (f *importFeed) takeSlice(key mcs.ServiceKey, it *item) {
+	h := f.held[key]
+	if at, there := h.find(it.name); there {
+		h.slices = slices.Delete(h.slices, at, at+1)
+	}
+	delete(f.owner, it.id())
+	f.tell(key, h, time.Time{})
+}
+
+func (f *importFeed) putSlice(h *heldImport, it *item) {
+	slice := it.fact.(sliceFact).slice
+	if at, there := h.find(it.name); there {
+		h.slices[at] = slice
+	} else {
+		h.slices = slices.Insert(h.slices, at, slice)
+	}
+	f.owner[it.id()] = it.key
+}
+
+func (h *heldImport) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(h.slices, name, func(s *mcs.Slice, name string) int { return strings.Compare(s.Name, name) })
+}
+
+func (f *importFeed) replaceSlices(items []any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.owner)
+	for _, h := range f.held {
+		h.slices = nil
+	}
+	for _, obj := range items {
+		if it := obj.(*item); it.fact != nil {
+			f.putSlice(f.entry(it.key), it)
+		}
+	}
+	for key, h := range f.held {
+		f.tell(key, h, time.Time{})
+	}
+	f.listed.slices = true
+	f.listedAll()
+}

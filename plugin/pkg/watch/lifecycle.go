@@ -1,0 +1,311 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+)
+
+// resource is one list-and-watch of a source.
+type resource struct {
+	name  string
+	lists *cache.ListWatch
+	// client is asked whether it can stream lists.
+	client any
+	store  *store
+}
+
+// stage are resources that are read side by side.
+type stage []resource
+
+// run keeps the source connected until ctx ends. Each round finds out how to read it and follows it until something
+// says that this must be done anew.
+func (w *Watcher) run(ctx context.Context) {
+	delay := retry()
+	for ctx.Err() == nil {
+		began := time.Now()
+		if stages, err := w.connect(ctx); err == nil {
+			w.follow(ctx, stages)
+		}
+		if time.Since(began) > time.Minute {
+			delay = retry()
+		}
+		w.tellState()
+		sleep(ctx, delay.Step())
+	}
+}
+
+// retry waits 0.2 s, doubling to 5 s, each time up to as much again by chance, so that servers which lost the same API
+// server do not come back at the same moment.
+func retry() wait.Backoff {
+	return wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 1 << 20, Cap: retryAtMost}
+}
+
+func (w *Watcher) connect(ctx context.Context) ([]stage, error) {
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	stages, err := w.feed.connect(asking)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	w.problems.report(w, "discovery", err)
+	if err == nil {
+		return stages, nil
+	}
+	if problemOf(err) == NotServed {
+		// The API server answers, and says that there is nothing of the kind: that is knowledge, not ignorance.
+		w.life.proof()
+		w.feed.clear()
+	}
+	return nil, err
+}
+
+// follow runs the stages until ctx ends or a restart is due.
+func (w *Watcher) follow(ctx context.Context, stages []stage) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	select {
+	case <-w.restart: // of an earlier round
+	default:
+	}
+	running.Go(func() {
+		for _, st := range stages {
+			for _, r := range st {
+				running.Go(func() { w.reflector(r).RunWithContext(ctx) })
+			}
+			for _, r := range st {
+				select {
+				case <-r.store.complete:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	})
+	w.tend(ctx)
+}
+
+// tend asks for a sign of life when there was none for a while. It returns when ctx ends, when a resource has gone, or
+// when the API server answers again after it did not: then everything is listed anew over the same facts, which is
+// faster than the Reflectors' own recovery and finds what a half-dead connection may have lost.
+func (w *Watcher) tend(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var asked time.Time
+	failed := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.restart:
+			return
+		case <-tick.C:
+		}
+		w.tellState()
+		quiet := w.life.since()
+		if quiet < quietAfter {
+			failed = false
+			continue
+		}
+		if time.Since(asked) < askEvery {
+			continue
+		}
+		asked = time.Now()
+		err := w.ask(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil && failed {
+			return
+		}
+		failed = err != nil
+	}
+}
+
+func (w *Watcher) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	err := w.feed.ask(ctx)
+	if err == nil {
+		w.life.proof()
+	}
+	return err
+}
+
+// reflector follows one resource. It observes every answer and failure on the way.
+func (w *Watcher) reflector(r resource) *cache.Reflector {
+	lists := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			r.store.begin()
+			list, err := r.lists.ListWithContext(ctx, options)
+			w.observe(ctx, r.name, err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			streamed := options.SendInitialEvents != nil
+			if streamed {
+				r.store.begin()
+			}
+			stream, err := r.lists.WatchWithContext(ctx, options)
+			if streamed && apierrors.IsInvalid(err) {
+				return stream, err // an older server that cannot stream lists: the Reflector lists instead
+			}
+			w.observe(ctx, r.name, err)
+			return stream, err
+		},
+	}
+	backoff := retry()
+	logger := logr.Discard()
+	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lists, r.client), nil, r.store,
+		cache.ReflectorOptions{Name: r.name, Backoff: &backoff, Logger: &logger})
+}
+
+// observe draws the conclusions from one answer of the API server.
+func (w *Watcher) observe(ctx context.Context, resource string, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		w.life.proof()
+	}
+	w.problems.report(w, resource, err)
+	if problemOf(err) == NotServed {
+		select {
+		case w.restart <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// tellState tells the observer when the state has changed.
+func (w *Watcher) tellState() {
+	if s := w.state(); s != w.told || !w.toldAny {
+		w.told, w.toldAny = s, true
+		w.spec.Observer.State(w.spec.Name(), w.spec.Kind, s)
+	}
+}
+
+// problems remembers the last problem of each resource, so that only changes are told. Safe for concurrent use.
+type problems struct {
+	mu   sync.Mutex
+	last map[string]Problem
+}
+
+func (p *problems) report(w *Watcher, resource string, err error) {
+	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+		return // the Reflector lists anew; nothing is wrong
+	}
+	now := problemOf(err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last == nil {
+		p.last = map[string]Problem{}
+	}
+	if p.last[resource] == now {
+		return
+	}
+	p.last[resource] = now
+	w.spec.Observer.Problem(w.spec.Name(), resource, now, err)
+}
+
+// errNotServed says that an API group or version is missing.
+var errNotServed = errors.New("the API server does not serve multicluster.x-k8s.io: the CRDs of the Multi-Cluster Services API are not installed")
+
+func problemOf(err error) Problem {
+	switch {
+	case err == nil:
+		return NoProblem
+	case errors.Is(err, errNotServed), apierrors.IsNotFound(err):
+		return NotServed
+	case apierrors.IsForbidden(err):
+		return Forbidden
+	case apierrors.IsUnauthorized(err):
+		return Unauthorized
+	default:
+		return Unreachable
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// store is what a Reflector writes to: it passes on to a feed, counts, and notes proofs of life. A new one is made for
+// every round; the feed's facts outlive it.
+type store struct {
+	w        *Watcher
+	resource string
+	set      func(obj any)
+	remove   func(obj any)
+	replace  func(items []any)
+	// compact turns an API object into the item to keep from a full list.
+	compact func(obj any) any
+	// begin is called before a full list is asked for.
+	begin func()
+	// complete is closed when the first full list has been passed on.
+	complete chan struct{}
+	once     sync.Once
+}
+
+func (s *store) Add(obj any) error {
+	s.note("add", 1)
+	s.set(obj)
+	return nil
+}
+
+func (s *store) Update(obj any) error {
+	s.note("update", 1)
+	s.set(obj)
+	return nil
+}
+
+func (s *store) Delete(obj any) error {
+	s.note("delete", 1)
+	s.remove(obj)
+	return nil
+}
+
+// Replace takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
+func (s *store) Replace(objs []any, _ string) error {
+	s.note("list", len(objs))
+	for i, obj := range objs {
+		objs[i] = s.compact(obj)
+	}
+	s.replace(objs)
+	s.once.Do(func() { close(s.complete) })
+	return nil
+}
+
+func (s *store) Resync() error { return nil }
+
+// Bookmark implements cache.ReflectorBookmarkStore: a bookmark is a proof of life.
+func (s *store) Bookmark(string) error {
+	s.w.life.proof()
+	return nil
+}
+
+// Transformer implements cache.TransformingStore, so that a streamed list never holds all API objects at once.
+func (s *store) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) { return s.compact(obj), nil }
+}
+
+func (s *store) note(event string, objects int) {
+	s.w.life.proof()
+	s.w.spec.Observer.Event(s.w.spec.Name(), s.resource, event, objects)
+}

@@ -1,0 +1,127 @@
+package watch
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+)
+
+// namespaceFeed reads which namespaces the local cluster has; of each only its name.
+type namespaceFeed struct {
+	w       *Watcher
+	clients clients
+	isLive  atomic.Bool
+
+	mu    sync.Mutex // guards what follows; held while sinks are called
+	sinks []Sink
+	held  map[string]struct{}
+}
+
+func newNamespaceFeed(w *Watcher, c clients) *namespaceFeed {
+	return &namespaceFeed{w: w, clients: c, held: map[string]struct{}{}}
+}
+
+var namespaces = corev1.SchemeGroupVersion.WithResource("namespaces")
+
+func (f *namespaceFeed) connect(context.Context) ([]stage, error) {
+	client := f.clients.metadata.Resource(namespaces)
+	lists := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return client.List(ctx, o) },
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return client.Watch(ctx, o)
+		},
+	}
+	s := &store{
+		w: f.w, resource: "namespaces", complete: make(chan struct{}), begin: func() {},
+		set: f.set, remove: f.remove, replace: f.replace, compact: func(obj any) any { return identify(obj) },
+	}
+	return []stage{{{"namespaces", lists, f.clients.metadata, s}}}, nil
+}
+
+func (f *namespaceFeed) ask(ctx context.Context) error {
+	_, err := f.clients.metadata.Resource(namespaces).List(ctx,
+		metav1.ListOptions{ResourceVersion: "0", Limit: 1, FieldSelector: "metadata.name=-"})
+	return err
+}
+
+func (f *namespaceFeed) synced() bool { return f.isLive.Load() }
+
+func (f *namespaceFeed) size() (services, endpoints int) { return 0, 0 }
+
+// clear has nothing to do: every API server has namespaces.
+func (f *namespaceFeed) clear() {}
+
+func (f *namespaceFeed) subscribe(s Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sinks = append(f.sinks, s)
+	if !f.isLive.Load() {
+		return
+	}
+	for name := range f.held {
+		s.ApplyNamespace(name, true)
+	}
+	s.SetSynced(f.w.source())
+}
+
+func (f *namespaceFeed) unsubscribe(s Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
+}
+
+func (f *namespaceFeed) set(obj any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tell(identify(obj).name, true)
+}
+
+func (f *namespaceFeed) remove(obj any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tell(identify(obj).name, false)
+}
+
+func (f *namespaceFeed) tell(name string, exists bool) {
+	if _, known := f.held[name]; known == exists {
+		return
+	}
+	if exists {
+		f.held[name] = struct{}{}
+	} else {
+		delete(f.held, name)
+	}
+	for _, s := range f.sinks {
+		s.ApplyNamespace(name, exists)
+	}
+}
+
+func (f *namespaceFeed) replace(items []any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	there := make(map[string]struct{}, len(items))
+	for _, obj := range items {
+		there[obj.(*item).name] = struct{}{}
+	}
+	for name := range f.held {
+		if _, ok := there[name]; !ok {
+			f.tell(name, false)
+		}
+	}
+	for name := range there {
+		f.tell(name, true)
+	}
+	if f.isLive.Swap(true) {
+		return
+	}
+	for _, s := range f.sinks {
+		s.SetSynced(f.w.source())
+	}
+}

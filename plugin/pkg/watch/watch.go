@@ -1,0 +1,219 @@
+// Package watch turns one API server into facts: it lists and watches what a member cluster exports, or what a source of
+// ServiceImports offers, keeps the little of it that answers need, and tells its Sinks whole Shards.
+//
+// It owns the connection, its backoff and its sync state, and is the only package that imports client-go. It refuses to
+// merge members, to decide anything about answers, and to write to any API server. Whatever an API server sends is
+// checked on entry: what does not make sense is left out and counted, and never harms the rest.
+package watch
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// Sink receives what a source says, in order. Calls for one source never overlap; calls for several may. A Sink must
+// return at once and must not call back into the Watcher.
+type Sink interface {
+	// ApplyShard replaces what a member says about a service; nil means nothing any more. changed is when the cluster
+	// says that the change happened, the zero time when it does not say.
+	ApplyShard(id topology.ClusterID, key mcs.ServiceKey, shard *mcs.Shard, changed time.Time)
+	// ApplyImport does the same for a ServiceImport.
+	ApplyImport(key mcs.ServiceKey, shard *mcs.ImportShard, changed time.Time)
+	// ApplyNamespace says whether a namespace exists in the local cluster.
+	ApplyNamespace(name string, exists bool)
+	// SetSynced says that everything the source knows has been told.
+	SetSynced(source mcs.Source)
+}
+
+// Observer is told what happens, for metrics and logs. It must return at once and be safe for concurrent use.
+type Observer interface {
+	// Event counts one object received: event is "add", "update", "delete", "list" (an object of a full list).
+	Event(name, resource, event string, objects int)
+	// Reject counts something that was left out.
+	Reject(name string, reason Rejection)
+	// Problem is called when the reason why a resource cannot be read changes; NoProblem means that it can be again.
+	Problem(name, resource string, p Problem, err error)
+	// State is called when the state of a watcher changes.
+	State(name string, kind mcs.SourceKind, s State)
+}
+
+// Problem says why a resource cannot be read. A closed set, used as metric label.
+type Problem string
+
+// The problems of a watch.
+const (
+	NoProblem    Problem = ""
+	Unreachable  Problem = "unreachable"  // no connection, a time-out, or an answer that is none of the others
+	Forbidden    Problem = "forbidden"    // RBAC does not allow it
+	Unauthorized Problem = "unauthorized" // the credentials are not accepted
+	NotServed    Problem = "not_served"   // the API server does not know the resource (CRD missing)
+)
+
+// Problems returns every problem except NoProblem.
+func Problems() []Problem { return []Problem{Unreachable, Forbidden, Unauthorized, NotServed} }
+
+// State is how far a source can be trusted.
+type State uint8
+
+// The states of a source.
+const (
+	// Syncing: it has never told all that it knows.
+	Syncing State = iota
+	// Synced: it has, and there was proof of life in the last minute.
+	Synced
+	// Stale: it has, but there was no proof of life for a minute. What it said is kept.
+	Stale
+)
+
+// String returns the name used as metric label.
+func (s State) String() string { return [...]string{"syncing", "synced", "stale"}[s] }
+
+// States returns every state.
+func States() []State { return []State{Syncing, Synced, Stale} }
+
+// Times of the proof of life (see lifecycle.go).
+const (
+	quietAfter  = 15 * time.Second // without any sign of life for so long, ask
+	askEvery    = 10 * time.Second // ask again
+	askTimeout  = 5 * time.Second
+	staleAfter  = 60 * time.Second // without any proof for so long, the source is stale
+	retryFirst  = 200 * time.Millisecond
+	retryAtMost = 5 * time.Second
+)
+
+// Spec says what to watch.
+type Spec struct {
+	Kind mcs.SourceKind
+	// Cluster is the member; "" for ServiceImports.
+	Cluster    topology.ClusterID
+	Connection Connection
+	Observer   Observer
+}
+
+// Name identifies the source in logs and metrics: the cluster id, or "serviceimports".
+func (s Spec) Name() string {
+	if s.Kind == mcs.Imports {
+		return "serviceimports"
+	}
+	return string(s.Cluster)
+}
+
+// Status is a moment's view of a Watcher.
+type Status struct {
+	State State
+	// LastProof is the time of the last proof of life, the zero time before the first.
+	LastProof time.Time
+	// Services and Endpoints are how many are held.
+	Services, Endpoints int
+}
+
+// Watcher watches one source until it is closed. Sinks may come and go.
+type Watcher struct {
+	spec     Spec
+	feed     feed
+	life     life
+	problems problems
+	// restart asks the current round to end; see follow.
+	restart chan struct{}
+	http    *http.Client
+	ctx     func() context.Context
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+	// told is the state last told to the observer; only run uses it.
+	told    State
+	toldAny bool
+}
+
+// feed is what a source is made of: which resources, in which order, and where they go.
+type feed interface {
+	// connect finds out how to read the source and returns its resources in stages: a stage begins when all of the one
+	// before are complete. Errors are classified by problemOf.
+	connect(ctx context.Context) ([]stage, error)
+	// clear forgets everything and counts as synced: the source can hold nothing.
+	clear()
+	subscribe(Sink)
+	unsubscribe(Sink)
+	synced() bool
+	size() (services, endpoints int)
+	// ask makes the cheapest request that proves life and rights.
+	ask(ctx context.Context) error
+}
+
+// life is the proof of life of a source. Safe for concurrent use.
+type life struct{ last atomic.Int64 }
+
+func (l *life) proof()               { l.last.Store(time.Now().UnixNano()) }
+func (l *life) since() time.Duration { return time.Since(time.Unix(0, l.last.Load())) }
+
+// Start begins to watch. It returns at once, whatever the state of the API server; the error is about the connection's
+// configuration only.
+func Start(spec Spec) (*Watcher, error) {
+	w := &Watcher{spec: spec, restart: make(chan struct{}, 1)}
+	clients, err := spec.Connection.clients()
+	if err != nil {
+		return nil, err
+	}
+	w.http = clients.http
+	switch spec.Kind {
+	case mcs.Namespaces:
+		w.feed = newNamespaceFeed(w, clients)
+	case mcs.Imports:
+		w.feed = newImportFeed(w, clients)
+	default:
+		w.feed = newExportFeed(w, clients)
+	}
+	ctx, cancel := context.WithCancel(quiet(context.Background()))
+	w.ctx, w.cancel = func() context.Context { return ctx }, cancel
+	w.done.Go(func() { w.run(ctx) })
+	return w, nil
+}
+
+// Close ends the watch and waits until everything it started has ended.
+func (w *Watcher) Close() {
+	w.cancel()
+	w.done.Wait()
+	utilnet.CloseIdleConnectionsFor(w.http.Transport)
+}
+
+// Subscribe tells the sink all that is known, and from then on every change. If the source has synced already, that is
+// told before Subscribe returns.
+func (w *Watcher) Subscribe(s Sink) { w.feed.subscribe(s) }
+
+// Unsubscribe ends it. No call to the sink is under way or follows when it returns.
+func (w *Watcher) Unsubscribe(s Sink) { w.feed.unsubscribe(s) }
+
+// Status returns the current state. It takes no lock that an event needs.
+func (w *Watcher) Status() Status {
+	st := Status{State: w.state()}
+	if last := w.life.last.Load(); last != 0 {
+		st.LastProof = time.Unix(0, last)
+	}
+	st.Services, st.Endpoints = w.feed.size()
+	return st
+}
+
+func (w *Watcher) state() State {
+	switch {
+	case !w.feed.synced():
+		return Syncing
+	case w.life.since() > staleAfter:
+		return Stale
+	default:
+		return Synced
+	}
+}
+
+// background runs f until the watcher is closed; Close waits for it.
+func (w *Watcher) background(f func(context.Context)) {
+	w.done.Go(func() { f(w.ctx()) })
+}
+
+func (w *Watcher) source() mcs.Source { return mcs.Source{Kind: w.spec.Kind, Cluster: w.spec.Cluster} }
