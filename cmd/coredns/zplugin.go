@@ -3,6 +3,7 @@
 package main
 
 import (
+	_ "github.com/clusterset-dns/clusterset-dns/plugin/clusterset"
 	_ "github.com/coredns/caddy/onevent"
 	_ "github.com/coredns/coredns/plugin/acl"
 	_ "github.com/coredns/coredns/plugin/any"
@@ -104,6 +105,7 @@ var directives = []string{
 	"rewrite",
 	"autopath",
 	"acl",
+	"clusterset",
 	"cache",
 	"header",
 	"dnssec",
