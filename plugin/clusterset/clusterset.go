@@ -30,7 +30,7 @@ type Clusterset struct {
 	config
 	// world is set in OnStartup. It goes on answering from its last snapshot after OnShutdown.
 	world *world
-	// listen are the addresses of ns.dns.ZONE.
+	// listen are the addresses this server block listens on.
 	listen []netip.Addr
 }
 
@@ -127,7 +127,7 @@ func (a *answer) resolve(n name) {
 			a.records = []dns.RR{&dns.TXT{Hdr: header(a.qname, dns.TypeTXT, versionTTL), Txt: []string{schemaVersion}}}
 		}
 	case serverName:
-		a.addresses(a.listen)
+		a.addresses(a.serverAddresses())
 	case emptyName:
 	case namespaceName:
 		if !a.snapshot.HasNamespace(n.namespace) {
@@ -138,6 +138,16 @@ func (a *answer) resolve(n name) {
 	default:
 		a.denyForm()
 	}
+}
+
+// serverAddresses are those of ns.dns.ZONE: the DNS Service in front of this server, else what it listens on.
+func (a *answer) serverAddresses() []netip.Addr {
+	if f := a.world.front; f != nil {
+		if addrs := f.addresses(); len(addrs) > 0 {
+			return addrs
+		}
+	}
+	return a.listen
 }
 
 // denyIn denies a name in a namespace. Nobody can make a name exist in a namespace that the local cluster lacks.
@@ -158,7 +168,7 @@ func (a *answer) apex() {
 	case dns.TypeNS:
 		ns := "ns.dns." + a.zone
 		a.records = []dns.RR{&dns.NS{Hdr: header(a.qname, dns.TypeNS, a.ttl), Ns: ns}}
-		a.extra = addressRecords(nil, ns, a.ttl, a.listen)
+		a.extra = addressRecords(nil, ns, a.ttl, a.serverAddresses())
 	}
 }
 

@@ -71,13 +71,6 @@ func serviceKind(headless bool) string {
 	return "cluster_ip"
 }
 
-func init() {
-	for _, reason := range mcs.ConflictReasons() {
-		conflicts.WithLabelValues(reason).Set(0)
-	}
-	prometheus.MustRegister(collector{})
-}
-
 // collector reads what the sources are now, when it is asked.
 type collector struct{}
 

@@ -1,6 +1,7 @@
 package clusterset
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
@@ -144,19 +145,10 @@ func parsePort(s *mcs.Service, rest, protocol string) part {
 // Headless.
 func hasPort(s *mcs.Service, match func(mcs.Port) bool) bool {
 	if s.Type != mcs.Headless {
-		return containsPort(s.Ports, match)
+		return slices.ContainsFunc(s.Ports, match)
 	}
 	for i := range s.Backends {
-		if containsPort(s.Backends[i].Ports, match) {
-			return true
-		}
-	}
-	return false
-}
-
-func containsPort(ports []mcs.Port, match func(mcs.Port) bool) bool {
-	for _, p := range ports {
-		if match(p) {
+		if slices.ContainsFunc(s.Backends[i].Ports, match) {
 			return true
 		}
 	}

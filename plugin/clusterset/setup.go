@@ -8,9 +8,18 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
-func init() { plugin.Register(pluginName, setup) }
+func init() {
+	plugin.Register(pluginName, setup)
+	for _, reason := range mcs.ConflictReasons() {
+		conflicts.WithLabelValues(reason).Set(0)
+	}
+	prometheus.MustRegister(collector{})
+}
 
 // setup parses the stanza. It acquires nothing: a Corefile may yet fail, and its instance is then discarded without a
 // word. What OnStartup acquires, OnShutdown releases; what a failed successor acquired, OnRestartFailed drops.

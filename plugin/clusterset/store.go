@@ -1,7 +1,6 @@
 package clusterset
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -41,9 +40,12 @@ type watcherKey struct {
 // source is a watcher and what goes along with it.
 type source struct {
 	*watch.Watcher
-	name       string
-	kind       mcs.SourceKind
-	stopRegion func()
+	name string
+	kind mcs.SourceKind
+	// front is that of the local cluster, nil elsewhere.
+	front *front
+	// stop ends what else was started for this source.
+	stop func()
 }
 
 // leased is a world and the sources that feed it.
@@ -132,16 +134,30 @@ func (s *store) feed(l *leased, kind mcs.SourceKind, id topology.ClusterID, conn
 		if err != nil {
 			return fmt.Errorf("cluster %s: %w", spec.Name(), err)
 		}
-		w = &shared[*source]{value: &source{Watcher: watcher, name: spec.Name(), kind: kind, stopRegion: func() {}}}
-		if m != nil && m.region == "" {
-			w.value.stopRegion = followRegion(id, connection)
-		}
+		w = &shared[*source]{value: newSource(watcher, spec, m)}
 		s.watchers[key] = w
 	}
 	w.users++
 	l.watchers = append(l.watchers, key)
 	w.value.Subscribe(l.world)
+	if w.value.front != nil {
+		l.front = w.value.front
+	}
 	return nil
+}
+
+// newSource starts what goes along with a watcher: the region of a member for which none is written, and the Service in
+// front of this server.
+func newSource(w *watch.Watcher, spec watch.Spec, m *member) *source {
+	s := &source{Watcher: w, name: spec.Name(), kind: spec.Kind, stop: func() {}}
+	switch {
+	case spec.Kind == mcs.Exports && m.region == "":
+		s.stop = followRegion(m.ID, spec.Connection)
+	case spec.Kind == mcs.Namespaces:
+		s.front = &front{}
+		s.stop = followFront(s.front, spec.Connection)
+	}
+	return s
 }
 
 // end closes a world and every watcher that only it used.
@@ -151,7 +167,7 @@ func (s *store) end(l *leased) {
 		w.value.Unsubscribe(l.world)
 		if w.users--; w.users == 0 {
 			delete(s.watchers, key)
-			w.value.stopRegion()
+			w.value.stop()
 			w.value.Close()
 			forgetSource(w.value.name, s.named(w.value.name))
 		}
@@ -250,41 +266,4 @@ func worldKey(c *config) string {
 		fmt.Fprintf(&b, "serviceimports %s\n", c.imports.Key)
 	}
 	return b.String()
-}
-
-// regionEvery is how often the region of a cluster is read from its Nodes. It hardly ever changes.
-const regionEvery = 10 * time.Minute
-
-// followRegion reads the region of a cluster for which none is written, now and then, until the returned function is
-// called.
-func followRegion(id topology.ClusterID, connection watch.Connection) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	done.Go(func() {
-		last, lastError := "", ""
-		for ctx.Err() == nil {
-			region, err := connection.Region(ctx)
-			wait := regionEvery
-			switch {
-			case ctx.Err() != nil:
-			case err != nil:
-				wait = time.Minute
-				if lastError != err.Error() {
-					lastError = err.Error()
-					log.Warningf("Cluster %s: its region is not known: %v; write it as 'region' in the Corefile or allow listing nodes", id, err)
-				}
-			case region != last:
-				last = region
-				log.Infof("Cluster %s: region %s, by the labels of its nodes", id, region)
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(wait):
-			}
-		}
-	})
-	return func() {
-		cancel()
-		done.Wait()
-	}
 }

@@ -13,7 +13,9 @@ import (
 // world is one view of the ClusterSet: the sources tell it facts, and it publishes a snapshot after each change.
 // Server blocks that say the same about clusters share one.
 type world struct {
-	scope    mcs.Scope
+	scope mcs.Scope
+	// front is nil without a local cluster. Set before the first query.
+	front    *front
 	index    *mcs.Index // owned by whoever holds merging
 	snapshot atomic.Pointer[mcs.Snapshot]
 	merging  sync.Mutex

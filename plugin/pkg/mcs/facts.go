@@ -21,14 +21,6 @@ type ServiceKey struct{ Namespace, Name string }
 // String returns "namespace/name".
 func (k ServiceKey) String() string { return k.Namespace + "/" + k.Name }
 
-// compare orders keys by namespace, then name.
-func (k ServiceKey) compare(o ServiceKey) int {
-	if c := strings.Compare(k.Namespace, o.Namespace); c != 0 {
-		return c
-	}
-	return strings.Compare(k.Name, o.Name)
-}
-
 // Protocol is the transport of a port. The zero value is TCP, as in the Kubernetes API.
 type Protocol uint8
 
