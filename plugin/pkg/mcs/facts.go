@@ -75,6 +75,9 @@ type Addresses [2]netip.Addr
 type Export struct {
 	// Created is the creationTimestamp of the ServiceExport in Unix seconds. The oldest export wins a conflict.
 	Created int64
+	// WeightPercent, 0 to 100, is how much of its weight the member wants to have for this service (the annotation
+	// clusterset-dns.io/weight-percent; 100 without it). 0 drains.
+	WeightPercent uint8
 	// Labels and Annotations are spec.exportedLabels and spec.exportedAnnotations in canonical form (see Canonical).
 	Labels, Annotations string
 }
@@ -129,7 +132,7 @@ func (s *ServiceSpec) Equal(o *ServiceSpec) bool {
 }
 
 // Conditions are the conditions of an endpoint, unset ones already resolved as discovery/v1 says: ready and serving
-// default to true, terminating to false.
+// default to true, terminating to false. Fresh is ours.
 type Conditions uint8
 
 // The conditions of an endpoint.
@@ -137,6 +140,8 @@ const (
 	Ready Conditions = 1 << iota
 	Serving
 	Terminating
+	// Fresh endpoints are new and have never been ready. They do not count in totals: scaling up is not an outage.
+	Fresh
 )
 
 // Endpoint is one address behind a service. An endpoint object with several addresses becomes several of these with

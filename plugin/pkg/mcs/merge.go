@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
@@ -87,6 +88,16 @@ type Backend struct {
 	Addrs []netip.Addr
 	// Ports are the ports of the slices in which the addresses are.
 	Ports []Port
+	// ID is the UID of the target, "" when it has none. Two labels of one pod have one ID.
+	ID         string
+	Node, Zone string
+}
+
+// Unready counts the endpoints of a headless service at one place that are not ready but should be.
+type Unready struct {
+	Cluster    topology.ClusterID
+	Node, Zone string
+	Count      int
 }
 
 // Contribution is one cluster's part of a merged service.
@@ -94,8 +105,11 @@ type Contribution struct {
 	Cluster topology.ClusterID
 	// Addrs are what a ClusterSetIP answer holds for this cluster, sorted; none for Headless.
 	Addrs []netip.Addr
-	// Ready and Total count distinct endpoints.
+	// Ready and Total count distinct endpoints. Those that are going (terminating and not ready) or have just been made
+	// (fresh) are not part of Total.
 	Ready, Total int
+	// Percent, 0 to 100, is the WeightPercent of the cluster's export.
+	Percent uint8
 }
 
 // Service is the merged view of one service of the ClusterSet. Immutable once made.
@@ -114,6 +128,11 @@ type Service struct {
 	Members []Contribution
 	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
 	Backends []Backend
+	// Unready says where a Headless service lacks endpoints, sorted by cluster, zone and node.
+	Unready []Unready
+	// Memo is room for what readers derive from the service. It lives as long as the service does, and is no part of its
+	// value. Whoever uses it stores values of one type only.
+	Memo atomic.Value
 }
 
 // Backend returns the backend of that label in that cluster, nil when there is none. Both must be lower case.
@@ -224,14 +243,16 @@ func mergeImport(key ServiceKey, valid []exported, imp *ImportShard) *Service {
 // (KEP-1645, "Service Types").
 func (s *Service) contribute(m *Member, shard *Shard) {
 	s.addEndpoints(m.ID, shard.Slices, shard.Service.PublishNotReady)
+	s.Members[len(s.Members)-1].Percent = shard.Export.WeightPercent
 	if s.Type == ClusterSetIP {
 		s.Members[len(s.Members)-1].Addrs = addresses(m, shard, s.Ports)
 	}
 }
 
 func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publishNotReady bool) {
-	c := Contribution{Cluster: cluster}
-	c.Ready, c.Total = count(from, publishNotReady)
+	c := Contribution{Cluster: cluster, Percent: 100}
+	var missing []*Endpoint
+	c.Ready, c.Total, missing = count(from, publishNotReady)
 	s.Members = append(s.Members, c)
 	if s.Type != Headless {
 		return
@@ -240,10 +261,25 @@ func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publis
 		for i := range slice.Endpoints {
 			e := &slice.Endpoints[i]
 			if publishNotReady || e.Conditions&Ready != 0 {
-				s.Backends = append(s.Backends, Backend{cluster, e.Label, []netip.Addr{e.Addr}, slice.Ports})
+				s.Backends = append(s.Backends, Backend{cluster, e.Label, []netip.Addr{e.Addr}, slice.Ports, e.ID, e.Node, e.Zone})
 			}
 		}
 	}
+	for _, e := range missing {
+		s.miss(Unready{cluster, e.Node, e.Zone, 1})
+	}
+}
+
+// miss counts an endpoint that is not ready.
+func (s *Service) miss(u Unready) {
+	at, there := slices.BinarySearchFunc(s.Unready, u, func(a, b Unready) int {
+		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Node, b.Node))
+	})
+	if there {
+		s.Unready[at].Count++
+		return
+	}
+	s.Unready = slices.Insert(s.Unready, at, u)
 }
 
 // settle sorts the backends and joins those that share a host name.
@@ -272,34 +308,37 @@ func (b *Backend) join(o Backend) {
 	}
 }
 
-// count returns how many distinct endpoints the slices hold. An endpoint that stands in several slices (two families,
-// or while it moves) is one, and ready if it is ready in any.
-func count(from []*Slice, publishNotReady bool) (ready, total int) {
-	type seen struct {
-		id    string
-		ready bool
-	}
-	var all []seen
+// count returns how many distinct endpoints the slices hold, and those of the total that are not ready. An endpoint that
+// stands in several slices (two families, or while it moves) is one, and ready if it is ready in any.
+func count(from []*Slice, publishNotReady bool) (ready, total int, missing []*Endpoint) {
+	all := make([]*Endpoint, 0, 16)
 	for _, s := range from {
 		for i := range s.Endpoints {
-			e := &s.Endpoints[i]
-			all = append(all, seen{cmp.Or(e.ID, e.Label), publishNotReady || e.Conditions&Ready != 0})
+			all = append(all, &s.Endpoints[i])
 		}
 	}
-	slices.SortFunc(all, func(a, b seen) int { return cmp.Compare(a.id, b.id) })
-	for i := 0; i < len(all); {
-		isReady := false
-		j := i
-		for ; j < len(all) && all[j].id == all[i].id; j++ {
-			isReady = isReady || all[j].ready
+	identity := func(e *Endpoint) string { return cmp.Or(e.ID, e.Label) }
+	slices.SortFunc(all, func(a, b *Endpoint) int { return cmp.Compare(identity(a), identity(b)) })
+	for len(all) > 0 {
+		id := identity(all[0])
+		isReady, expected := false, false
+		n := 0
+		for ; n < len(all) && identity(all[n]) == id; n++ {
+			c := all[n].Conditions
+			isReady = isReady || publishNotReady || c&Ready != 0
+			expected = expected || c&(Terminating|Fresh) == 0
 		}
-		total++
-		if isReady {
+		switch {
+		case isReady:
 			ready++
+			total++
+		case expected:
+			total++
+			missing = append(missing, all[0])
 		}
-		i = j
+		all = all[n:]
 	}
-	return ready, total
+	return ready, total, missing
 }
 
 // addresses returns what a ClusterSetIP answer holds for one member, sorted and without duplicates.

@@ -7,6 +7,7 @@ package topology
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -31,7 +32,8 @@ func ParseClusterID(s string) (ClusterID, error) {
 	}
 	id := strings.ToLower(s)
 	first, second, two := strings.Cut(id, ".")
-	if !IsLabel(first) || two && !IsLabel(second) {
+	// A letter outside ASCII that folds into ASCII, such as the Kelvin sign, gets shorter.
+	if len(id) != len(s) || !IsLabel(first) || two && !IsLabel(second) {
 		return "", fmt.Errorf("cluster id %q is not one DNS label or two joined by a dot (letters, digits and inner hyphens, at most 63 each)", s)
 	}
 	return ClusterID(id), nil
@@ -49,4 +51,35 @@ func IsLabel(s string) bool {
 		}
 	}
 	return true
+}
+
+// Locality is a place, from broad to narrow. Parts that are not known are "". Comparable.
+type Locality struct {
+	Region  string
+	Cluster ClusterID
+	Zone    string
+	Node    string
+}
+
+// Source says how a client's locality was found, from the most to the least specific. A closed set, used as metric
+// label.
+type Source string
+
+// The sources of a client's locality.
+const (
+	SourceAddress Source = "address" // the very address: of a Node, or of an endpoint of the local cluster
+	SourceCIDR    Source = "cidr"    // the operator's table
+	SourcePodCIDR Source = "podcidr" // the address ranges of Nodes
+	SourceCluster Source = "cluster" // nothing but that it asks this server, so that it is in this cluster
+	SourceNone    Source = "none"    // nothing: it matches no locality
+)
+
+// Client is who asks, and where it is.
+type Client struct {
+	// Addr is the key of every draw: the source address, or the one that a trusted forwarder passed on.
+	Addr netip.Addr
+	Locality
+	Source Source
+	// Forwarded is true when Addr came from a trusted forwarder by EDNS client subnet.
+	Forwarded bool
 }

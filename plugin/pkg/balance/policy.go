@@ -1,0 +1,155 @@
+package balance
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/health"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// Answer says how many members' addresses stand in the answer of a ClusterSetIP service.
+type Answer uint8
+
+const (
+	// One member's address: clients cannot undo the choice.
+	One Answer = iota
+	// All members' addresses of the chosen tier: the client spreads evenly over them.
+	All
+)
+
+// Preference says whose wish decides which endpoints are near.
+type Preference uint8
+
+const (
+	// ByDefault prefers the own cluster, then the own region, for ClusterSetIP services, and nothing for headless ones:
+	// a discovery list must be complete.
+	ByDefault Preference = iota
+	// ByLabels prefers by Policy.Labels; no label means no preference.
+	ByLabels
+	// ByService does what each service's trafficDistribution says, all or nothing as kube-proxy does.
+	ByService
+)
+
+// overprovisioning is Envoy's default factor in percent: a tier counts as whole down to 72 % healthy endpoints.
+const overprovisioning = 140
+
+// Policy is what the operator asks for. The zero value is the default. It must not change once it is in use.
+type Policy struct {
+	Answer Answer
+	Prefer Preference
+	// Labels of ByLabels go from narrow to broad, without repetition.
+	Labels []Label
+	// MaxAnswers caps the endpoints in a headless answer; 0 does not.
+	MaxAnswers int
+	// Panic is the percentage of usable endpoints under which a tier gives up choosing by health, 0 to 100; 0 fails open
+	// only when nothing is usable.
+	Panic int
+}
+
+// labelsFor returns the labels that count for a service, from narrow to broad, and the overprovisioning factor.
+func (p *Policy) labelsFor(s *mcs.Service) (labels []Label, overprovision int) {
+	switch {
+	case p.Prefer == ByLabels:
+		return p.Labels, overprovisioning
+	case p.Prefer == ByService && s.TrafficDistribution != "":
+		return distributionLabels(s), allOrNothing
+	case s.Type == mcs.ClusterSetIP:
+		return clusterRegion, overprovisioning
+	default:
+		return nil, overprovisioning
+	}
+}
+
+var (
+	clusterRegion = []Label{Cluster, Region}
+	sameZone      = []Label{Zone}
+	sameNode      = []Label{Node, Zone}
+)
+
+// distributionLabels translates trafficDistribution (KEP-4444, KEP-3015). An address of a whole cluster has no zone, so
+// for ClusterSetIP closeness is that of clusters.
+func distributionLabels(s *mcs.Service) []Label {
+	if s.Type == mcs.ClusterSetIP {
+		return clusterRegion
+	}
+	switch s.TrafficDistribution {
+	case "PreferSameNode":
+		return sameNode
+	case "PreferSameZone", "PreferClose":
+		return sameZone
+	default:
+		return nil
+	}
+}
+
+// View is what is known of the members while an answer is chosen. It must not change once it is in use: plans are kept
+// for the identity of a View.
+type View struct {
+	// Regions are the regions of the members, where known.
+	Regions map[topology.ClusterID]string
+	// Weights are the written weights, 0 to 65535. A service that any member with a written weight exports counts those
+	// without as 1; if none has one, the weight is the number of ready endpoints.
+	Weights map[topology.ClusterID]int
+	// Health says how the members count.
+	Health *health.Snapshot
+}
+
+// Family is an address family, as the test whether an address is of it.
+type Family func(netip.Addr) bool
+
+// The two address families of DNS.
+var (
+	IPv4 Family = netip.Addr.Is4
+	IPv6 Family = netip.Addr.Is6
+)
+
+// plans are the plans of one service, kept with it.
+type plans struct{ entries []planEntry }
+
+type planEntry struct {
+	policy *Policy
+	view   *View
+	class  topology.Locality
+	plan   *Plan
+}
+
+// maxPlans bounds how many locality classes of a service have their plan kept.
+const maxPlans = 64
+
+// Plan returns how the service is shared out among clients at that place. It is made once per service, view and
+// locality class, and kept; a query that finds it allocates nothing.
+func (p *Policy) Plan(s *mcs.Service, v *View, client topology.Locality) *Plan {
+	labels, overprovision := p.labelsFor(s)
+	class := mask(labels, client)
+	known, _ := s.Memo.Load().(*plans)
+	if known != nil {
+		for i := range known.entries {
+			if e := &known.entries[i]; e.policy == p && e.view == v && e.class == class {
+				return e.plan
+			}
+		}
+	}
+	plan := compile(p, s, v, class, labels, overprovision)
+	s.Memo.Store(known.with(planEntry{p, v, class, plan}))
+	return plan
+}
+
+// with returns the plans with one more; those it makes obsolete and the oldest above the bound are left out. Of two
+// queries that do this at once, one loses its work, which costs no more than doing it again.
+func (k *plans) with(e planEntry) *plans {
+	out := &plans{}
+	if k != nil {
+		for _, old := range k.entries {
+			if old.policy != e.policy || old.view == e.view {
+				out.entries = append(out.entries, old)
+			}
+		}
+	}
+	if over := len(out.entries) + 1 - maxPlans; over > 0 {
+		out.entries = slices.Delete(out.entries, 0, over)
+	}
+	out.entries = append(out.entries, e)
+	return out
+}

@@ -1,0 +1,68 @@
+// Package health holds what is known of how well member clusters serve, and the rules that turn probe results into it.
+//
+// It is pure: it opens no socket and reads no clock; times come in as arguments. It imports the standard library and
+// package topology only.
+package health
+
+import (
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// State is how a member counts when a client is given endpoints.
+type State uint8
+
+const (
+	// Healthy members serve.
+	Healthy State = iota
+	// Degraded members serve when healthy ones cannot take all (Envoy's degraded hosts).
+	Degraded
+	// Unhealthy members serve only when nobody else can (fail open).
+	Unhealthy
+	// Excluded members take no part and do not count in totals: drained, or not probed yet.
+	Excluded
+)
+
+// String returns the lower-case name, as used in metric labels.
+func (s State) String() string { return [...]string{"healthy", "degraded", "unhealthy", "excluded"}[s] }
+
+// Status is what is known of one member. Comparable.
+type Status struct {
+	State State
+	// Factor scales the member's weight during slow start, in [0.1, 1]. The zero value counts as 1.
+	Factor float64
+	// Probed is true when a probe of the data path says so; otherwise the state follows from other signs.
+	Probed bool
+	// Reason says why, in a few words from a closed set.
+	Reason string
+}
+
+// Weight returns the factor, 1 when none is set.
+func (s Status) Weight() float64 {
+	if s.Factor == 0 {
+		return 1
+	}
+	return s.Factor
+}
+
+// Snapshot is an immutable view of all members. A nil Snapshot, and a member that it does not know, is neutral: healthy
+// and not probed.
+type Snapshot struct {
+	members map[topology.ClusterID]Status
+}
+
+// NewSnapshot copies the given statuses.
+func NewSnapshot(members map[topology.ClusterID]Status) *Snapshot {
+	s := &Snapshot{members: make(map[topology.ClusterID]Status, len(members))}
+	for id, status := range members {
+		s.members[id] = status
+	}
+	return s
+}
+
+// Status returns what is known of a member.
+func (s *Snapshot) Status(id topology.ClusterID) Status {
+	if s == nil {
+		return Status{}
+	}
+	return s.members[id]
+}
