@@ -58,6 +58,7 @@ func followRegion(id topology.ClusterID, connection watch.Connection) (stop func
 			return slowlyRetry
 		case region != last:
 			last = region
+			process.conditions.setRegion(id, region)
 			log.Infof("Cluster %s: region %s, by the labels of its nodes", id, region)
 		}
 		return slowlyEvery

@@ -9,6 +9,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -32,6 +33,10 @@ type Clusterset struct {
 	world *world
 	// listen are the addresses this server block listens on.
 	listen []netip.Addr
+	// locator and healther are the other plugins of this server block, nil when there are none. Set in OnStartup.
+	locator  locator
+	healther healther
+	view     viewCache
 }
 
 // Name implements plugin.Handler.
@@ -55,6 +60,7 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 		qtype:      state.QType(),
 		room:       room(&state),
 		tcp:        state.Proto() == "tcp",
+		state:      &state,
 	}
 	a.zone = a.qname[len(a.qname)-len(zone):] // in the case that was asked
 	a.resolve(parseName(strings.TrimSuffix(state.Name()[:len(state.Name())-len(zone)], ".")))
@@ -88,6 +94,11 @@ type answer struct {
 	// room is how many octets the message has for records.
 	room int
 	tcp  bool
+	// state is who asks; plan, draw and choice follow from it once they are needed.
+	state  *request.Request
+	plan   *balance.Plan
+	draw   balance.Draw
+	choice balance.Choice
 
 	service *mcs.Service
 	rcode   int
@@ -221,14 +232,24 @@ func (a *answer) atService(s *mcs.Service, n name) {
 	}
 }
 
+// decide finds the plan and the draw for this client and service.
+func (a *answer) decide(s *mcs.Service) {
+	client := a.client(a.state)
+	view := a.view.current(a.Clusterset)
+	if client.Region == "" && client.Cluster != "" {
+		client.Region = view.Regions[client.Cluster]
+	}
+	a.plan = a.policy.Plan(s, view, client.Locality)
+	a.draw = balance.NewDraw(client.Addr, s.Key, time.Now(), time.Duration(a.ttl)*time.Second, s.ClientIPAffinity)
+}
+
 // choose returns the addresses of one family that this client is given.
-func (a *answer) choose(s *mcs.Service, of balance.Family) []netip.Addr {
+func (a *answer) choose(s *mcs.Service, of balance.Family) (addrs []netip.Addr) {
 	switch {
 	case s.Type == mcs.Headless:
-		return backendAddresses(nil, a.policy.Backends(s), of)
+		return backendAddresses(nil, a.backends(s, of, a.most(of)), of)
 	case s.Imported:
 		// The standard demands the ClusterSet IPs, always.
-		var addrs []netip.Addr
 		for _, ip := range s.IPs {
 			if ip.IsValid() && of(ip) {
 				addrs = append(addrs, ip)
@@ -236,25 +257,31 @@ func (a *answer) choose(s *mcs.Service, of balance.Family) []netip.Addr {
 		}
 		return addrs
 	default:
-		return a.policy.Addresses(nil, s, of)
+		a.decide(s)
+		addrs, a.choice = a.plan.Addresses(nil, a.draw, of)
+		return addrs
 	}
 }
 
-// addresses answers A and AAAA with those that are of the family asked for; other types have no records here. Of more
-// than a message can hold, only as many are made: over UDP one too many, so that the server sets TC.
+// backends returns the backends of a headless service that this client is given, at most so many unless most is 0.
+func (a *answer) backends(s *mcs.Service, of balance.Family, most int) []*mcs.Backend {
+	a.decide(s)
+	var indices []int32
+	indices, a.choice = a.plan.Backends(nil, a.draw, of, most)
+	out := make([]*mcs.Backend, len(indices))
+	for i, at := range indices {
+		out[i] = &s.Backends[at]
+	}
+	return out
+}
+
+// addresses answers A and AAAA with those that are of the family asked for; other types have no records here.
 func (a *answer) addresses(addrs []netip.Addr) {
 	of, ok := familyOf(a.qtype)
 	if !ok {
 		return
 	}
-	size := sizeA
-	if a.qtype == dns.TypeAAAA {
-		size = sizeAAAA
-	}
-	most := max(1, a.room/size)
-	if !a.tcp {
-		most++
-	}
+	most := a.most(of)
 	fitting := make([]netip.Addr, 0, min(len(addrs), most))
 	for _, addr := range addrs {
 		if of(addr) && len(fitting) < most {
@@ -264,10 +291,24 @@ func (a *answer) addresses(addrs []netip.Addr) {
 	a.records = addressRecords(nil, a.qname, a.ttl, fitting)
 }
 
+// most is how many addresses of a family are worth making: what the message holds, and over UDP one too many, so that
+// the server sets TC.
+func (a *answer) most(of balance.Family) int {
+	size := sizeAAAA
+	if of(netip.IPv4Unspecified()) {
+		size = sizeA
+	}
+	most := max(1, a.room/size)
+	if !a.tcp {
+		most++
+	}
+	return most
+}
+
 func (a *answer) srv(s *mcs.Service, n name, match func(mcs.Port) bool) {
 	target := n.service + "." + n.namespace + ".svc." + a.zone
 	if s.Type == mcs.Headless {
-		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.policy.Backends(s), match)
+		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match)
 		return
 	}
 	addrs := append(a.choose(s, balance.IPv4), a.choose(s, balance.IPv6)...)

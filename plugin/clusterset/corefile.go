@@ -24,6 +24,8 @@ const (
 	defaultZone = "clusterset.local."
 	defaultTTL  = 5    // seconds, as in CoreDNS's kubernetes plugin
 	maxTTL      = 3600 // seconds, likewise
+	maxAnswers  = 4096 // what a DNS message can hold
+	maxWeight   = 65535
 )
 
 // config is what one stanza says.
@@ -32,7 +34,7 @@ type config struct {
 	local       topology.ClusterID
 	members     []member
 	imports     *watch.Connection // nil without `serviceimports`
-	policy      balance.Policy
+	policy      *balance.Policy
 	ttl         uint32 // seconds
 	ignoreEmpty bool
 	fall        fall.F
@@ -43,6 +45,7 @@ type member struct {
 	mcs.Member
 	connection watch.Connection
 	region     string // "" means: from the Nodes' labels
+	weight     *int   // nil means: the number of ready endpoints
 	hasAddress bool
 	line       int
 }
@@ -58,7 +61,7 @@ type parser struct {
 
 // parse reads the one stanza of a server block. It contacts nobody.
 func parse(c *caddy.Controller) (*config, error) {
-	p := &parser{Controller: c, config: config{ttl: defaultTTL}, seen: map[string]bool{}}
+	p := &parser{Controller: c, config: config{ttl: defaultTTL, policy: &balance.Policy{}}, seen: map[string]bool{}}
 	stanzas := 0
 	for c.Next() {
 		if stanzas++; stanzas > 1 {
@@ -121,7 +124,7 @@ func (p *parser) block(line func(name string) error) error {
 }
 
 // properties lists what a stanza may hold, for the error about everything else.
-const properties = "local, cluster, serviceimports, prefer, answer, ttl, ignore, fallthrough"
+const properties = "local, cluster, serviceimports, prefer, answer, max_answers, panic, ttl, ignore, fallthrough"
 
 func (p *parser) property(name string) error {
 	if name != "cluster" && p.seen[name] {
@@ -136,12 +139,21 @@ func (p *parser) property(name string) error {
 	case "serviceimports":
 		return p.parseImports()
 	case "prefer":
-		_, err := p.oneOf(name, "none")
-		return err
+		return p.parsePrefer()
 	case "answer":
 		return p.parseAnswer()
+	case "max_answers":
+		n, err := p.number(name, "endpoints", 1, maxAnswers)
+		p.policy.MaxAnswers = n
+		return err
+	case "panic":
+		n, err := p.number(name, "percent", 0, 100)
+		p.policy.Panic = n
+		return err
 	case "ttl":
-		return p.parseTTL()
+		n, err := p.number(name, "seconds", 0, maxTTL)
+		p.ttl = uint32(n) //nolint:gosec // checked
+		return err
 	case "ignore":
 		_, err := p.oneOf(name, "empty_service")
 		p.ignoreEmpty = true
@@ -193,16 +205,52 @@ func (p *parser) parseAnswer() error {
 	return err
 }
 
-func (p *parser) parseTTL() error {
-	arg, err := p.one("ttl", "a number of seconds")
+// number takes a whole number of something in a range.
+func (p *parser) number(property, unit string, least, most int) (int, error) {
+	arg, err := p.one(property, "a number of "+unit)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	ttl, err := strconv.ParseUint(arg, 10, 32)
-	if err != nil || ttl > maxTTL {
-		return p.Errf("'ttl %s': use whole seconds from 0 to %d", arg, maxTTL)
+	n, err := strconv.Atoi(arg)
+	if err != nil || n < least || n > most {
+		return 0, p.Errf("'%s %s': use a whole number of %s from %d to %d", property, arg, unit, least, most)
 	}
-	p.ttl = uint32(ttl)
+	return n, nil
+}
+
+// preferLabels are the words of `prefer`, from narrow to broad.
+var preferLabels = []struct {
+	word  string
+	label balance.Label
+}{{"node", balance.Node}, {"zone", balance.Zone}, {"cluster", balance.Cluster}, {"region", balance.Region}}
+
+const preferHelp = "use none, service, or some of node, zone, cluster, region in this order"
+
+func (p *parser) parsePrefer() error {
+	args := p.RemainingArgs()
+	switch {
+	case len(args) == 0:
+		return p.Errf("'prefer' needs an argument: %s", preferHelp)
+	case len(args) == 1 && args[0] == "none":
+		p.policy.Prefer = balance.ByLabels
+		return nil
+	case len(args) == 1 && args[0] == "service":
+		p.policy.Prefer = balance.ByService
+		return nil
+	}
+	p.policy.Prefer = balance.ByLabels
+	rest := preferLabels
+	for _, arg := range args {
+		at := 0
+		for at < len(rest) && rest[at].word != arg {
+			at++
+		}
+		if at == len(rest) {
+			return p.Errf("'prefer %s': %q cannot stand here: %s", strings.Join(args, " "), arg, preferHelp)
+		}
+		p.policy.Labels = append(p.policy.Labels, rest[at].label)
+		rest = rest[at+1:]
+	}
 	return nil
 }
 
@@ -279,8 +327,12 @@ func (p *parser) clusterProperty(m *member, name string) error {
 		region, err := p.one(name, "the name of a region")
 		m.region = region
 		return err
+	case "weight":
+		n, err := p.number(name, "shares", 0, maxWeight)
+		m.weight = &n
+		return err
 	default:
-		return p.Errf("unknown property '%s' of cluster %s: use one of address, region", name, m.ID)
+		return p.Errf("unknown property '%s' of cluster %s: use one of address, region, weight", name, m.ID)
 	}
 }
 

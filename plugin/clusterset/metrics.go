@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 )
 
@@ -155,6 +156,9 @@ func (observer) Problem(name, resource string, p watch.Problem, err error) {
 
 // State implements watch.Observer.
 func (observer) State(name string, kind mcs.SourceKind, s watch.State) {
+	if kind == mcs.Exports {
+		process.conditions.setStale(topology.ClusterID(name), s == watch.Stale)
+	}
 	if s == watch.Stale {
 		log.Warningf("Cluster %s: %s are stale, no proof of life for a minute; what is known goes on being answered", name, kind)
 		return

@@ -61,7 +61,7 @@ func familyOf(qtype uint16) (balance.Family, bool) {
 }
 
 // backendAddresses appends the addresses of one family, sorted and without duplicates.
-func backendAddresses(dst []netip.Addr, backends []mcs.Backend, of balance.Family) []netip.Addr {
+func backendAddresses(dst []netip.Addr, backends []*mcs.Backend, of balance.Family) []netip.Addr {
 	for i := range backends {
 		for _, a := range backends[i].Addrs {
 			if of(a) {
@@ -95,11 +95,10 @@ func srvRecords(owner string, ttl uint32, records []srv, glue func(target int) [
 
 // backendSRV makes the SRV records of a headless service: one per ready host name and named port (KEP-1645
 // specification 2.4.2). Names that are too long for DNS are left out.
-func backendSRV(owner, suffix string, ttl uint32, backends []mcs.Backend, match func(mcs.Port) bool) (answer, extra []dns.RR) {
+func backendSRV(owner, suffix string, ttl uint32, backends []*mcs.Backend, match func(mcs.Port) bool) (answer, extra []dns.RR) {
 	var records []srv
 	var addrs [][]netip.Addr
-	for i := range backends {
-		b := &backends[i]
+	for _, b := range backends {
 		target := b.Label + "." + string(b.Cluster) + "." + suffix
 		if len(target) > maxName {
 			continue

@@ -39,7 +39,7 @@ func setup(c *caddy.Controller) error {
 		}
 		handler.world, lease = world, key
 		handler.listen = listenAddresses(dnsserver.GetConfig(c).ListenHosts)
-		return nil
+		return handler.findNeighbours(dnsserver.GetConfig(c))
 	})
 	c.OnShutdown(func() error {
 		process.release(mine, lease)

@@ -16,6 +16,8 @@ import (
 // Both are counted by the leases on them, and end with the last one. It is the only state at package level.
 type store struct {
 	started time.Time
+	// conditions are what is known of members besides what they export.
+	conditions conditions
 	// wasReady is set once Ready has been true: readiness is never taken back.
 	wasReady atomic.Bool
 

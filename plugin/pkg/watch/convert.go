@@ -30,11 +30,12 @@ const (
 	BadName        Rejection = "name"           // a namespace or name that cannot stand in a DNS name
 	BadSource      Rejection = "source_cluster" // an imported EndpointSlice without a valid source cluster
 	BadType        Rejection = "type"           // a ServiceImport of unknown type
+	BadWeight      Rejection = "weight"         // a weight-percent that is no whole number from 0 to 100: 100 instead
 )
 
 // Rejections returns every reason.
 func Rejections() []Rejection {
-	return []Rejection{BadAddress, BadAddressType, BadHostname, BadPort, BadName, BadSource, BadType}
+	return []Rejection{BadAddress, BadAddressType, BadHostname, BadPort, BadName, BadSource, BadType, BadWeight}
 }
 
 // Labels and annotations that we read.
@@ -43,6 +44,7 @@ const (
 	labelImportName    = "multicluster.kubernetes.io/service-name"
 	labelSourceCluster = "multicluster.kubernetes.io/source-cluster"
 	annotationChanged  = "endpoints.kubernetes.io/last-change-trigger-time"
+	annotationWeight   = "clusterset-dns.io/weight-percent"
 )
 
 // converter turns API objects into facts. What it leaves out goes to reject.
@@ -71,10 +73,25 @@ func (c converter) export(obj any) (mcs.ServiceKey, mcs.Export, bool) {
 	}
 	key, ok := c.key(meta.Namespace, meta.Name)
 	return key, mcs.Export{
-		Created:     meta.CreationTimestamp.Unix(),
-		Labels:      mcs.Canonical(labels),
-		Annotations: mcs.Canonical(annotations),
+		Created:       meta.CreationTimestamp.Unix(),
+		WeightPercent: c.weightPercent(meta.Annotations),
+		Labels:        mcs.Canonical(labels),
+		Annotations:   mcs.Canonical(annotations),
 	}, ok
+}
+
+// weightPercent reads how much of its weight a member wants for a service. It can lower the own share, never raise it.
+func (c converter) weightPercent(annotations map[string]string) uint8 {
+	text, ok := annotations[annotationWeight]
+	if !ok {
+		return 100
+	}
+	n, err := strconv.ParseUint(text, 10, 8)
+	if err != nil || n > 100 {
+		c.reject(BadWeight)
+		return 100
+	}
+	return uint8(n)
 }
 
 func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {

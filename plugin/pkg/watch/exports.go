@@ -38,6 +38,8 @@ type exportFeed struct {
 	// following is true once Services and EndpointSlices are watched: an export that appears from then on must be fetched.
 	following bool
 	listed    struct{ exports, services, slices bool }
+	// fresh are endpoints that have never been ready, by slice and identity, and since when they are known.
+	fresh map[mcs.ServiceKey]map[string]time.Time
 	// fetches counts finished fetches. A full list that was asked for before a fetch finished may be older than it.
 	fetches                    uint64
 	servicesBegan, slicesBegan uint64
@@ -79,6 +81,7 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		fetching: make(chan struct{}, 8),
 		held:     map[mcs.ServiceKey]*held{},
 		owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
+		fresh:    map[mcs.ServiceKey]map[string]time.Time{},
 	}
 }
 
@@ -202,7 +205,9 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 	}
 	delete(f.held, key)
 	for i := range h.slices {
-		delete(f.owner, mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name})
+		id := mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}
+		delete(f.owner, id)
+		delete(f.fresh, id)
 	}
 	if h.shard == nil {
 		return
@@ -443,6 +448,7 @@ func (f *exportFeed) takeSlice(key mcs.ServiceKey, it *item) {
 	}
 	h.slices = slices.Delete(h.slices, at, at+1)
 	delete(f.owner, it.id())
+	delete(f.fresh, it.id())
 	f.tell(key, h, time.Time{})
 }
 
@@ -451,10 +457,12 @@ func (f *exportFeed) putSlice(h *held, it *item, by uint64) {
 	at, there := h.find(it.name)
 	switch {
 	case !there:
+		f.freshen(it.id(), nil, entry.fact)
 		h.slices = slices.Insert(h.slices, at, entry)
 	case h.slices[at].older(it.version):
 		return
 	default:
+		f.freshen(it.id(), h.slices[at].fact, entry.fact)
 		h.slices[at] = entry
 	}
 	f.owner[it.id()] = it.key

@@ -74,6 +74,8 @@ func (f *importFeed) connect(ctx context.Context) ([]stage, error) {
 
 func (f *importFeed) ask(ctx context.Context) error { return f.group.ask(ctx) }
 
+func (f *importFeed) tick(time.Time) {}
+
 func (f *importFeed) synced() bool { return f.isLive.Load() }
 
 func (f *importFeed) size() (services, endpoints int) {

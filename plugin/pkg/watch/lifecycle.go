@@ -110,7 +110,8 @@ func (w *Watcher) tend(ctx context.Context) {
 			return
 		case <-w.restart:
 			return
-		case <-tick.C:
+		case now := <-tick.C:
+			w.feed.tick(now)
 		}
 		w.tellState()
 		quiet := w.life.since()

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -50,6 +51,8 @@ func (f *namespaceFeed) ask(ctx context.Context) error {
 		metav1.ListOptions{ResourceVersion: "0", Limit: 1, FieldSelector: "metadata.name=-"})
 	return err
 }
+
+func (f *namespaceFeed) tick(time.Time) {}
 
 func (f *namespaceFeed) synced() bool { return f.isLive.Load() }
 

@@ -143,6 +143,8 @@ type feed interface {
 	unsubscribe(Sink)
 	synced() bool
 	size() (services, endpoints int)
+	// tick is called about once a second while the source is followed.
+	tick(now time.Time)
 	// ask makes the cheapest request that proves life and rights.
 	ask(ctx context.Context) error
 }

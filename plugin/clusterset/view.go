@@ -1,0 +1,175 @@
+package clusterset
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/request"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/health"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// locator tells where a client is. The *locality* plugin is one.
+type locator interface {
+	Locate(*request.Request) topology.Client
+}
+
+// healther tells how well members serve. The *clusterhealth* plugin is one.
+type healther interface {
+	Health() *health.Snapshot
+}
+
+// findNeighbours finds the other plugins of the server block. One that stands in another block only is a mistake that
+// would go unnoticed, so it is an error.
+func (c *Clusterset) findNeighbours(block *dnsserver.Config) error {
+	if h := block.Handler("locality"); h != nil {
+		l, ok := h.(locator)
+		if !ok {
+			return plugin.Error(pluginName, fmt.Errorf("the plugin locality of this server is %T, which cannot locate clients", h))
+		}
+		c.locator = l
+	}
+	if h := block.Handler("clusterhealth"); h != nil {
+		p, ok := h.(healther)
+		if !ok {
+			return plugin.Error(pluginName, fmt.Errorf("the plugin clusterhealth of this server is %T, which knows no health", h))
+		}
+		c.healther = p
+	}
+	return nil
+}
+
+// client tells who asks. Without the *locality* plugin, whoever asks this server is in its cluster.
+func (c *Clusterset) client(state *request.Request) topology.Client {
+	if c.locator != nil {
+		return c.locator.Locate(state)
+	}
+	return topology.Client{
+		Addr:     remoteAddr(state),
+		Locality: topology.Locality{Cluster: c.local},
+		Source:   topology.SourceCluster,
+	}
+}
+
+// remoteAddr returns the client's address, the zero value where the transport has none.
+func remoteAddr(state *request.Request) netip.Addr {
+	switch a := state.W.RemoteAddr().(type) {
+	case *net.UDPAddr:
+		return a.AddrPort().Addr().Unmap()
+	case *net.TCPAddr:
+		return a.AddrPort().Addr().Unmap()
+	default:
+		addr, _ := netip.ParseAddr(state.IP())
+		return addr.Unmap()
+	}
+}
+
+// condition is an immutable view of what the API servers tell about members besides what these export.
+type condition struct {
+	stale   map[topology.ClusterID]bool
+	regions map[topology.ClusterID]string
+}
+
+// conditions publishes a condition after each change.
+type conditions struct {
+	now atomic.Pointer[condition]
+	mu  sync.Mutex // one writer at a time
+}
+
+func (c *conditions) setStale(id topology.ClusterID, stale bool) {
+	c.change(func(next *condition) bool {
+		if next.stale[id] == stale {
+			return false
+		}
+		next.stale = maps.Clone(next.stale)
+		if next.stale == nil {
+			next.stale = map[topology.ClusterID]bool{}
+		}
+		next.stale[id] = stale
+		return true
+	})
+}
+
+func (c *conditions) setRegion(id topology.ClusterID, region string) {
+	c.change(func(next *condition) bool {
+		if next.regions[id] == region {
+			return false
+		}
+		next.regions = maps.Clone(next.regions)
+		if next.regions == nil {
+			next.regions = map[topology.ClusterID]string{}
+		}
+		next.regions[id] = region
+		return true
+	})
+}
+
+func (c *conditions) change(apply func(*condition) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := condition{}
+	if now := c.now.Load(); now != nil {
+		next = *now
+	}
+	if apply(&next) {
+		c.now.Store(&next)
+	}
+}
+
+// viewCache keeps the view of the members that queries choose by. It is made anew by the first query after something
+// changed, so that there is nothing to run in the background and nothing to be late.
+type viewCache struct{ now atomic.Pointer[viewOf] }
+
+// viewOf is a view and what it was made of.
+type viewOf struct {
+	balance.View
+	health    *health.Snapshot
+	condition *condition
+}
+
+func (v *viewCache) current(c *Clusterset) *balance.View {
+	var h *health.Snapshot
+	if c.healther != nil {
+		h = c.healther.Health()
+	}
+	condition := process.conditions.now.Load()
+	if now := v.now.Load(); now != nil && now.health == h && now.condition == condition {
+		return &now.View
+	}
+	made := &viewOf{View: c.makeView(h, condition), health: h, condition: condition}
+	v.now.Store(made)
+	return &made.View
+}
+
+// makeView combines what is configured, what probes say, and what the API servers' silence says. A member that is stale
+// and not probed is degraded: others are preferred, and if there are none it still serves. Silence of the local API
+// never degrades the local cluster (its data path is next door).
+func (c *Clusterset) makeView(h *health.Snapshot, now *condition) balance.View {
+	view := balance.View{Regions: map[topology.ClusterID]string{}, Weights: map[topology.ClusterID]int{}}
+	states := map[topology.ClusterID]health.Status{}
+	for i := range c.members {
+		m := &c.members[i]
+		view.Regions[m.ID] = m.region
+		if m.region == "" && now != nil {
+			view.Regions[m.ID] = now.regions[m.ID]
+		}
+		if m.weight != nil {
+			view.Weights[m.ID] = *m.weight
+		}
+		status := h.Status(m.ID)
+		if stale := now != nil && now.stale[m.ID]; stale && !status.Probed && status.State == health.Healthy && m.ID != c.local {
+			status.State, status.Reason = health.Degraded, "stale"
+		}
+		states[m.ID] = status
+	}
+	view.Health = health.NewSnapshot(states)
+	return view
+}

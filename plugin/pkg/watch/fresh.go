@@ -1,0 +1,87 @@
+package watch
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+)
+
+// freshFor is how long an endpoint that has never been ready does not count as missing: scaling up is not an outage.
+const freshFor = 5 * time.Minute
+
+// freshen marks the endpoints of a slice that are new and not ready yet. What was there before stays what it was; what
+// the first full list brings counts, for nobody knows how long it has been there. The new slice must not be shared yet.
+func (f *exportFeed) freshen(id mcs.ServiceKey, old, now *mcs.Slice) {
+	var since map[string]time.Time
+	for i := range now.Endpoints {
+		e := &now.Endpoints[i]
+		if e.Conditions&(mcs.Ready|mcs.Terminating) != 0 {
+			continue
+		}
+		key := cmp.Or(e.ID, e.Label)
+		began, known := f.fresh[id][key]
+		if !known {
+			if !f.isLive.Load() || old != nil && knows(old, key) {
+				continue
+			}
+			began = time.Now()
+		}
+		e.Conditions |= mcs.Fresh
+		if since == nil {
+			since = map[string]time.Time{}
+		}
+		since[key] = began
+	}
+	if since == nil {
+		delete(f.fresh, id)
+		return
+	}
+	f.fresh[id] = since
+}
+
+func knows(s *mcs.Slice, key string) bool {
+	return slices.ContainsFunc(s.Endpoints, func(e mcs.Endpoint) bool { return cmp.Or(e.ID, e.Label) == key })
+}
+
+// tick lets endpoints count that have been fresh for long enough.
+func (f *exportFeed) tick(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, since := range f.fresh {
+		grown := false
+		for key, began := range since {
+			if now.Sub(began) >= freshFor {
+				delete(since, key)
+				grown = true
+			}
+		}
+		if grown {
+			f.unmark(id, since)
+		}
+	}
+}
+
+// unmark replaces a slice by a copy in which only the endpoints in since are fresh.
+func (f *exportFeed) unmark(id mcs.ServiceKey, since map[string]time.Time) {
+	if len(since) == 0 {
+		delete(f.fresh, id)
+	}
+	service := f.owner[id]
+	h := f.held[service]
+	at, there := h.find(id.Name)
+	if !there {
+		return
+	}
+	s := *h.slices[at].fact
+	s.Endpoints = slices.Clone(s.Endpoints)
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		if _, still := since[cmp.Or(e.ID, e.Label)]; !still {
+			e.Conditions &^= mcs.Fresh
+		}
+	}
+	h.slices[at].fact = &s
+	f.tell(service, h, time.Time{})
+}
