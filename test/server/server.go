@@ -24,7 +24,8 @@ import (
 )
 
 const (
-	// startTimeout bounds the wait for the first answer. The server listens within a second on an idle machine.
+	// startTimeout bounds the wait for the first answer, and for readiness. The server listens within a second on an idle
+	// machine.
 	startTimeout = 30 * time.Second
 	// stopTimeout is how long a server may take to leave after SIGTERM before it is killed.
 	stopTimeout = 10 * time.Second
@@ -213,8 +214,10 @@ func (s *Server) Ready(ctx context.Context) (int, error) {
 	return status, err
 }
 
-// WaitReady waits until *ready* answers 200.
+// WaitReady waits until *ready* answers 200, at most 30 s.
 func (s *Server) WaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	err := s.until(ctx, func(ctx context.Context) error {
 		body, status, err := s.get(ctx, "Ready", "/ready")
 		if err == nil && status != http.StatusOK {

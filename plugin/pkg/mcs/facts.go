@@ -9,6 +9,7 @@ package mcs
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
@@ -82,18 +83,18 @@ type Export struct {
 	Labels, Annotations string
 }
 
-// Canonical turns a map into a string that is equal exactly when the maps are: sorted key=value pairs, separated by
-// NUL, which neither labels nor annotations can hold in keys.
+// Canonical turns a map into a string that is equal exactly when the maps are: sorted pairs of quoted key and value. Quoted,
+// because an annotation's value can hold any octet.
 func Canonical(m map[string]string) string {
 	if len(m) == 0 {
 		return ""
 	}
 	pairs := make([]string, 0, len(m))
 	for k, v := range m {
-		pairs = append(pairs, k+"="+v)
+		pairs = append(pairs, strconv.Quote(k)+strconv.Quote(v))
 	}
 	slices.Sort(pairs)
-	return strings.Join(pairs, "\x00")
+	return strings.Join(pairs, "")
 }
 
 // Traits are the properties of a Service that are merged by "the oldest export wins". Comparable.
@@ -157,13 +158,16 @@ type Endpoint struct {
 }
 
 // AddressLabel makes the host label of an endpoint without a hostname: the address with dots and colons replaced by
-// hyphens, and a 0 appended where it would end in a hyphen (as CoreDNS's kubernetes plugin does).
+// hyphens, and a 0 added where it would begin or end in a hyphen (at the end, CoreDNS's kubernetes plugin does so too).
 func AddressLabel(a netip.Addr) string {
 	label := a.AppendTo(make([]byte, 0, 48))
 	for i, c := range label {
 		if c == '.' || c == ':' || c == '%' {
 			label[i] = '-'
 		}
+	}
+	if label[0] == '-' {
+		label = slices.Insert(label, 0, '0')
 	}
 	if label[len(label)-1] == '-' {
 		label = append(label, '0')

@@ -154,6 +154,10 @@ type Change struct {
 	Exporters []topology.ClusterID
 }
 
+// smallBatch is how many changed services may stand in the map of them that is used again. A map never shrinks, and going
+// through it takes time in proportion to the most that it ever held: the first list of a large cluster.
+const smallBatch = 64
+
 // Publish merges what changed since the last call and returns the new Snapshot, or nil when nothing changed. serial is
 // the SOA serial of the new Snapshot. Work and memory are proportional to what changed.
 func (x *Index) Publish(serial uint32) (*Snapshot, []Change) {
@@ -165,6 +169,9 @@ func (x *Index) Publish(serial uint32) (*Snapshot, []Change) {
 		if c, news := x.merge(key); news {
 			changes = append(changes, c)
 		}
+	}
+	if len(x.dirty) > smallBatch {
+		x.dirty = map[ServiceKey]struct{}{}
 	}
 	clear(x.dirty)
 	x.changed = false

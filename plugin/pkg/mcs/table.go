@@ -40,9 +40,11 @@ const (
 var tableSeed = maphash.MakeSeed()
 
 func (t table[K, V]) get(key K) (V, bool) {
-	hash := maphash.Comparable(tableSeed, key)
-	rest := hash
-	for n := t.root; n != nil; rest >>= tableBits {
+	return t.root.get(maphash.Comparable(tableSeed, key), key)
+}
+
+func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
+	for rest := hash; n != nil; rest >>= tableBits {
 		bit := uint32(1) << (rest & tableMask)
 		if n.used&bit == 0 {
 			break

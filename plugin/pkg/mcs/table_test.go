@@ -1,0 +1,140 @@
+package mcs
+
+import (
+	"maps"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+)
+
+// contents reads a table through all, and checks that get and size agree with it.
+func contents(t *testing.T, tab table[string, int]) map[string]int {
+	t.Helper()
+	out := map[string]int{}
+	tab.all(func(k string, v int) bool {
+		if _, twice := out[k]; twice {
+			t.Errorf("Key %q comes twice", k)
+		}
+		out[k] = v
+		if got, ok := tab.get(k); !ok || got != v {
+			t.Errorf("Key %q has value %d, but get says %d, %v", k, v, got, ok)
+		}
+		return true
+	})
+	if tab.size != len(out) {
+		t.Errorf("Size is %d with %d keys", tab.size, len(out))
+	}
+	return out
+}
+
+func TestTableAgainstMap(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	type version struct {
+		tab  table[string, int]
+		want map[string]int
+	}
+	var tab table[string, int]
+	want := map[string]int{}
+	var kept []version
+	for step := range 20_000 {
+		// The domain shrinks and grows, so that the table does too.
+		key := strconv.Itoa(random.IntN(1 + step%2_000))
+		if random.IntN(5) < 3 {
+			tab, want[key] = tab.with(key, step), step
+		} else {
+			tab = tab.without(key)
+			delete(want, key)
+		}
+		got, ok := tab.get(key)
+		if v, there := want[key]; ok != there || got != v {
+			t.Fatalf("Step %d: key %s is %d, %v, want %d, %v", step, key, got, ok, v, there)
+		}
+		if step%1_000 == 0 {
+			kept = append(kept, version{tab, maps.Clone(want)})
+		}
+	}
+	kept = append(kept, version{tab, want})
+	for i, v := range kept {
+		if got := contents(t, v.tab); !maps.Equal(got, v.want) {
+			t.Errorf("Version %d of %d has changed: %d keys, want %d", i, len(kept), len(got), len(v.want))
+		}
+	}
+}
+
+func TestTableOfNothing(t *testing.T) {
+	var tab table[string, int]
+	if _, ok := tab.get("a"); ok || tab.size != 0 {
+		t.Error("An empty table holds something")
+	}
+	if same := tab.without("a"); same.root != nil || same.size != 0 {
+		t.Error("Taking away from an empty table made something")
+	}
+	one := tab.with("a", 1)
+	if gone := one.without("a"); gone.root != nil || gone.size != 0 {
+		t.Error("A table without its only key still has nodes")
+	}
+	if same := one.without("b"); same != one {
+		t.Error("Taking away what is not there made a new table")
+	}
+	if again := one.with("a", 2); again.size != 1 {
+		t.Errorf("A key that was there counts twice: size %d", again.size)
+	}
+}
+
+func TestTableStopsWhenAsked(t *testing.T) {
+	var tab table[string, int]
+	for i := range 1_000 {
+		tab = tab.with(strconv.Itoa(i), i)
+	}
+	for _, most := range []int{1, 2, 999} {
+		seen := 0
+		tab.all(func(string, int) bool {
+			seen++
+			return seen < most
+		})
+		if seen != most {
+			t.Errorf("Asked to stop after %d, got %d", most, seen)
+		}
+	}
+}
+
+// TestTableCollisions chooses the hashes itself: of 64 keys all have the same, or share all bits but some.
+func TestTableCollisions(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		hash func(key int) uint64
+	}{
+		{"all hashes are equal", func(int) uint64 { return 0xdeadbeef }},
+		{"all hashes are zero", func(int) uint64 { return 0 }},
+		{"the hashes differ in the last bits only", func(key int) uint64 { return uint64(key) << 58 }},
+		{"the hashes differ in the last bit only, each is there 32 times", func(key int) uint64 { return uint64(key) << 63 }},
+		{"the hashes differ in the first bits only", func(key int) uint64 { return uint64(key) }},
+		{"the hashes differ in the middle only", func(key int) uint64 { return uint64(key) << 30 }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(3, 4))
+			var root *tableNode[int, int]
+			want := map[int]int{}
+			for step := range 4_000 {
+				key := random.IntN(64)
+				_, there := want[key]
+				if random.IntN(2) == 0 {
+					var added bool
+					if root, added = root.with(tc.hash(key), 0, tablePair[int, int]{key, step}); added == there {
+						t.Fatalf("Step %d: added is %v for a key that is there: %v", step, added, there)
+					}
+					want[key] = step
+				} else if there {
+					root = root.without(tc.hash(key), 0, key)
+					delete(want, key)
+				}
+				for key := range 64 {
+					v, ok := root.get(tc.hash(key), key)
+					if w, there := want[key]; ok != there || v != w {
+						t.Fatalf("Step %d: key %d is %d, %v, want %d, %v", step, key, v, ok, w, there)
+					}
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,147 @@
+// Package examples makes the Corefiles of corefile-examples, and those in the READMEs, run on this machine. They are
+// written as an operator would write them, for port 53 and a pod: Fill puts loopback ports, the kubeconfigs of test
+// clusters and an upstream server in the places where they stand, and changes nothing else.
+package examples
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/clusterset-dns/clusterset-dns/test/clusters"
+)
+
+// kubeconfigs is the folder in which the examples expect one kubeconfig per cluster, NAME.kubeconfig.
+const kubeconfigs = "/etc/clusterset/"
+
+// Places are what takes the place of things that only a pod in a real cluster has.
+type Places struct {
+	// Kubeconfigs are the paths of the kubeconfigs by the name that the examples use: "west" stands for
+	// /etc/clusterset/west.kubeconfig.
+	Kubeconfigs map[string]string
+	// Local is the path of the kubeconfig for whatever uses the pod's own ServiceAccount.
+	Local string
+	// Upstream is the address (HOST:PORT) of a DNS server for whatever is forwarded to /etc/resolv.conf.
+	Upstream string
+}
+
+// Names returns the names of all examples, sorted.
+func Names() ([]string, error) {
+	dir, err := folder()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
+
+// Read returns the Corefile of an example.
+func Read(name string) (string, error) {
+	dir, err := folder()
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return "", fmt.Errorf("read the example: %w", err)
+	}
+	return string(text), nil
+}
+
+func folder() (string, error) {
+	root, err := clusters.Root()
+	return filepath.Join(root, "corefile-examples"), err
+}
+
+// Fill returns the Corefile as a template for server.Start: it listens on 127.0.0.1 at {{.DNS}} instead of port 53,
+// *prometheus*, *ready* and *health* are at {{.Metrics}}, {{.Ready}} and {{.Health}}, and the places are filled. The error
+// names the line that has something it does not know how to run here.
+func Fill(corefile string, p Places) (string, error) {
+	var out []string
+	depth := 0
+	for n, line := range strings.Split(corefile, "\n") {
+		words := strings.Fields(line)
+		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
+			out = append(out, line)
+			continue
+		}
+		if words[0] == "}" {
+			depth--
+		}
+		filled, err := p.line(depth, words)
+		if err != nil {
+			return "", fmt.Errorf("line %d: %w", n+1, err)
+		}
+		for _, f := range filled {
+			out = append(out, strings.Repeat("    ", depth)+f)
+		}
+		if words[len(words)-1] == "{" {
+			depth++
+		}
+	}
+	return strings.Join(out, "\n"), nil
+}
+
+// line fills one line at a depth of blocks. It may become several.
+func (p Places) line(depth int, words []string) ([]string, error) {
+	block := words[len(words)-1] == "{"
+	switch {
+	case depth == 0 && block:
+		return listen(words)
+	case depth == 1 && words[0] == "prometheus":
+		return []string{"prometheus {{.Metrics}}"}, nil
+	case depth == 1 && words[0] == "ready":
+		return []string{"ready {{.Ready}}"}, nil
+	case depth == 1 && words[0] == "health":
+		return join(slices.Insert(words, 1, "{{.Health}}")), nil
+	case depth == 1 && words[0] == "kubernetes" && block:
+		return append(join(words), "    kubeconfig "+p.Local), nil
+	case depth == 1 && words[0] == "forward":
+		if at := slices.Index(words, "/etc/resolv.conf"); at >= 0 {
+			words[at] = p.Upstream
+		}
+	case depth == 2 && words[0] == "cluster" && len(words) > 1:
+		return p.kubeconfig(words, 2)
+	case depth == 2 && words[0] == "serviceimports":
+		return p.kubeconfig(words, 1)
+	}
+	return join(words), nil
+}
+
+// listen takes the keys of a server block.
+func listen(words []string) ([]string, error) {
+	for i, key := range words[:len(words)-1] {
+		host, port, given := strings.Cut(key, ":")
+		if given && port != "53" {
+			return nil, fmt.Errorf("%q: only port 53 has a substitute", key)
+		}
+		words[i] = host + ":{{.DNS}}"
+	}
+	return append(join(words), "    bind 127.0.0.1"), nil
+}
+
+// kubeconfig fills in the path that stands at a place of the line, or is missing there.
+func (p Places) kubeconfig(words []string, at int) ([]string, error) {
+	if at == len(words) || words[at] == "{" {
+		return join(slices.Insert(words, at, p.Local)), nil
+	}
+	name, ok := strings.CutSuffix(path.Base(words[at]), ".kubeconfig")
+	if to := p.Kubeconfigs[name]; ok && strings.HasPrefix(words[at], kubeconfigs) && to != "" {
+		words[at] = to
+		return join(words), nil
+	}
+	return nil, fmt.Errorf("kubeconfig %q: want %sNAME.kubeconfig with one of the names %v", words[at], kubeconfigs, slices.Sorted(maps.Keys(p.Kubeconfigs)))
+}
+
+func join(words []string) []string { return []string{strings.Join(words, " ")} }
