@@ -130,10 +130,10 @@ func (b *builder) place(cluster topology.ClusterID) topology.Locality {
 }
 
 // members makes the candidates of a ClusterSetIP service: the members that have an address. Without any ready endpoint
-// every one of them is a candidate, as the address of a clusterset IP would still resolve.
+// behind these, every one of them is a candidate, as the address of a clusterset IP would still resolve.
 func (b *builder) members() []candidate {
 	s := b.plan.service
-	none := !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return c.Ready > 0 })
+	none := !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return c.Ready > 0 && len(c.Addrs) > 0 })
 	out := make([]candidate, 0, len(s.Members))
 	for i := range s.Members {
 		m := &s.Members[i]

@@ -367,11 +367,16 @@ func TestMergeEndpoints(t *testing.T) {
 			port http/80/tcp
 			east: [] 1/2
 			10-8-0-1.east: [10.8.0.1] [http/80/tcp]`},
-		{name: "serving and terminating are not consulted", exports: exports{
+		{name: "a terminating endpoint that is not ready is not published and does not count, though it serves", exports: exports{
 			"east": headless(1, sliceOf("a", nil, Endpoint{Addr: addr("10.8.0.1"), Label: "x", Conditions: Serving | Terminating})),
 		}, want: `Headless
 			port http/80/tcp
-			east: [] 0/1`},
+			east: [] 0/0`},
+		{name: "a fresh endpoint does not count", exports: exports{
+			"east": headless(1, sliceOf("a", nil, Endpoint{Addr: addr("10.8.0.1"), Label: "x", Conditions: Serving | Fresh})),
+		}, want: `Headless
+			port http/80/tcp
+			east: [] 0/0`},
 		{name: "publishNotReadyAddresses makes all of that cluster ready, and of no other", exports: exports{
 			"east": headless(1, sliceOf("a", nil, unready("10.8.0.1"))).but(func(s *Shard) { s.Service.PublishNotReady = true }),
 			"west": headless(1, sliceOf("a", nil, unready("10.9.0.1"))),

@@ -498,23 +498,24 @@ func (f *exportFeed) replaceSlicesOf(key mcs.ServiceKey, h *held, items []*item)
 	for _, it := range items {
 		listed[it.name] = it
 	}
-	kept := h.slices[:0]
-	for _, old := range h.slices {
-		since := old.fetch > f.slicesBegan
-		it := listed[old.fact.Name]
-		if since && (it == nil || it.version <= old.version) || it != nil && it.fact == nil {
-			kept = append(kept, old)
-			delete(listed, old.fact.Name)
+	h.slices = slices.DeleteFunc(h.slices, func(old fetched[*mcs.Slice]) bool {
+		if listed[old.fact.Name] != nil || old.fetch > f.slicesBegan {
+			return false
+		}
+		id := mcs.ServiceKey{Namespace: key.Namespace, Name: old.fact.Name}
+		delete(f.owner, id)
+		delete(f.fresh, id)
+		return true
+	})
+	for _, it := range items {
+		at, there := h.find(it.name)
+		if it.fact == nil || there && h.slices[at].fetch > f.slicesBegan && it.version <= h.slices[at].version {
 			continue
 		}
-		delete(f.owner, mcs.ServiceKey{Namespace: key.Namespace, Name: old.fact.Name})
-	}
-	clear(h.slices[len(kept):])
-	h.slices = kept
-	for _, it := range listed {
-		if it.fact != nil {
-			f.putSlice(h, it, 0)
+		if there {
+			h.slices[at].fetch = 0 // the list decides, even if its versions are lower: etcd may have been restored
 		}
+		f.putSlice(h, it, 0)
 	}
 }
 
