@@ -3,17 +3,16 @@ package clusterset
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/fall"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/corefile"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
@@ -91,37 +90,7 @@ func (p *parser) stanza() error {
 	return p.check()
 }
 
-// block reads `{`, lines and `}` behind the current token; without a `{` on the same line there is no block. line is
-// called at the first token of each line and must take all of the line that it understands. The loops of the Caddyfile
-// parser itself would let a property without a block swallow the lines that follow.
-func (p *parser) block(line func(name string) error) error {
-	if !p.NextArg() {
-		return nil
-	}
-	if p.Val() != "{" {
-		return p.Errf("unexpected %q: only '{' may follow here", p.Val())
-	}
-	opened := p.Line()
-	if p.NextArg() {
-		return p.Errf("unexpected %q after '{': begin a new line", p.Val())
-	}
-	for p.Next() {
-		switch p.Val() {
-		case "}":
-			return nil
-		case "{":
-			return p.Err("'{' at the beginning of a line: it belongs at the end of the line before")
-		}
-		name := p.Val()
-		if err := line(name); err != nil {
-			return err
-		}
-		if p.NextArg() {
-			return p.Errf("unexpected %q after '%s'", p.Val(), name)
-		}
-	}
-	return p.Errf("the block that begins in line %d is not closed: '}' is missing", opened)
-}
+func (p *parser) block(line func(name string) error) error { return corefile.Block(p.Controller, line) }
 
 // properties lists what a stanza may hold, for the error about everything else.
 const properties = "local, cluster, serviceimports, prefer, answer, max_answers, panic, ttl, ignore, fallthrough"
@@ -166,24 +135,10 @@ func (p *parser) property(name string) error {
 	}
 }
 
-// one takes the single argument of a property.
-func (p *parser) one(property, what string) (string, error) {
-	args := p.RemainingArgs()
-	if len(args) != 1 {
-		return "", p.Errf("'%s' takes %s, and nothing else: got %d arguments", property, what, len(args))
-	}
-	return args[0], nil
-}
+func (p *parser) one(property, what string) (string, error) { return corefile.One(p.Controller, property, what) }
 
 func (p *parser) oneOf(property string, allowed ...string) (string, error) {
-	got, err := p.one(property, strings.Join(allowed, " or "))
-	if err != nil {
-		return "", err
-	}
-	if !slices.Contains(allowed, got) {
-		return "", p.Errf("'%s %s': use %s", property, got, strings.Join(allowed, " or "))
-	}
-	return got, nil
+	return corefile.OneOf(p.Controller, property, allowed...)
 }
 
 func (p *parser) parseLocal() error {
@@ -265,27 +220,8 @@ func (p *parser) parseImports() error {
 	return err
 }
 
-// connect makes a connection of [KUBECONFIG [CONTEXT]]. A relative path is relative to the *root* plugin's folder, as
-// elsewhere in CoreDNS.
 func (p *parser) connect(property string, args []string) (watch.Connection, error) {
-	var connection watch.Connection
-	var err error
-	switch len(args) {
-	case 0:
-		connection, err = watch.InCluster()
-	case 1, 2:
-		path := args[0]
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dnsserver.GetConfig(p.Controller).Root, path)
-		}
-		connection, err = watch.LoadKubeconfig(path, strings.Join(args[1:], ""))
-	default:
-		return connection, p.Errf("'%s' takes KUBECONFIG and CONTEXT at most: got %q in addition", property, args[2])
-	}
-	if err != nil {
-		return connection, p.Errf("'%s': %v", property, err)
-	}
-	return connection, nil
+	return corefile.Connection(p.Controller, property, args)
 }
 
 func (p *parser) parseCluster() error {

@@ -29,53 +29,23 @@ func setup(c *caddy.Controller) error {
 		return plugin.Error(pluginName, err)
 	}
 	handler := &Clusterset{config: *config}
-	mine := tenantOf(c)
-	lease := ""
-	c.OnStartup(func() error {
-		process.keep(alive)
-		world, key, err := process.acquire(mine, config)
+	begin := func() (*leased, error) {
+		l, err := process.newWorld(config)
 		if err != nil {
-			return plugin.Error(pluginName, err)
+			return nil, plugin.Error(pluginName, err)
 		}
-		handler.world, lease = world, key
+		return l, nil
+	}
+	process.worlds.Hold(c, worldKey(config), begin, func(l *leased) error {
+		handler.world = l.world
 		handler.listen = listenAddresses(dnsserver.GetConfig(c).ListenHosts)
 		return handler.findNeighbours(dnsserver.GetConfig(c))
-	})
-	c.OnShutdown(func() error {
-		process.release(mine, lease)
-		return nil
-	})
-	c.OnRestartFailed(func() error {
-		process.keep(alive)
-		return nil
 	})
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		handler.Next = next
 		return handler
 	})
 	return nil
-}
-
-// tenantKey is where the storage of a server instance keeps its tenant.
-type tenantKey struct{}
-
-func tenantOf(c *caddy.Controller) *tenant {
-	if t, ok := c.Get(tenantKey{}).(*tenant); ok {
-		return t
-	}
-	t := &tenant{}
-	c.Set(tenantKey{}, t)
-	return t
-}
-
-// alive reports whether the instance of a tenant is running or starting. Whether a restart failed cannot be told from
-// being called back: the error of another plugin's OnShutdown makes a successful one look failed.
-func alive(t *tenant) bool {
-	return slices.ContainsFunc(caddy.Instances(), func(i *caddy.Instance) bool {
-		i.StorageMu.RLock()
-		defer i.StorageMu.RUnlock()
-		return i.Storage[tenantKey{}] == t
-	})
 }
 
 // listenAddresses are what ns.dns.ZONE resolves to: the addresses this server block listens on, those of all interfaces

@@ -7,13 +7,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 )
 
-// store holds what all server blocks and both instances of a reload share: one watcher per source, one world per view.
-// Both are counted by the leases on them, and end with the last one. It is the only state at package level.
+// store holds what all server blocks and both instances of a reload share: one world per view, counted by leases, and
+// one watcher per source, counted by worlds. Both end with the last user. It is the only state at package level.
 type store struct {
 	started time.Time
 	// conditions are what is known of members besides what they export.
@@ -21,15 +22,15 @@ type store struct {
 	// wasReady is set once Ready has been true: readiness is never taken back.
 	wasReady atomic.Bool
 
-	mu       sync.Mutex
-	watchers map[watcherKey]*shared[*source]
-	worlds   map[string]*shared[*leased]
-	tenants  map[*tenant][]string // the worlds each instance holds, one entry per lease
+	worlds *lease.Pool[*leased]
+
+	mu       sync.Mutex // guards watchers; taken under the lock of the worlds
+	watchers map[watcherKey]*shared
 }
 
-// shared is something with a count of its users.
-type shared[T any] struct {
-	value T
+// shared is a source with a count of the worlds that use it.
+type shared struct {
+	*source
 	users int
 }
 
@@ -56,10 +57,6 @@ type leased struct {
 	watchers []watcherKey
 }
 
-// tenant stands for one instance of the server in the store. It must not have size zero: pointers to distinct tenants
-// must differ.
-type tenant struct{ _ byte }
-
 // process is the store of this process.
 var process = newStore()
 
@@ -67,32 +64,9 @@ var process = newStore()
 const remoteGrace = 5 * time.Second
 
 func newStore() *store {
-	return &store{
-		started:  time.Now(),
-		watchers: map[watcherKey]*shared[*source]{},
-		worlds:   map[string]*shared[*leased]{},
-		tenants:  map[*tenant][]string{},
-	}
-}
-
-// acquire returns the world that a configuration describes, and begins to watch what nobody watches yet. It waits for
-// no API server. The tenant holds the world until release.
-func (s *store) acquire(t *tenant, c *config) (*world, string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := worldKey(c)
-	w := s.worlds[key]
-	if w == nil {
-		made, err := s.newWorld(c)
-		if err != nil {
-			return nil, "", err
-		}
-		w = &shared[*leased]{value: made}
-		s.worlds[key] = w
-	}
-	w.users++
-	s.tenants[t] = append(s.tenants[t], key)
-	return w.value.world, key, nil
+	s := &store{started: time.Now(), watchers: map[watcherKey]*shared{}}
+	s.worlds = lease.NewPool(s.end)
+	return s
 }
 
 // newWorld makes a world and subscribes it to its sources. What those know already is in its first snapshot.
@@ -128,6 +102,8 @@ func (s *store) newWorld(c *config) (*leased, error) {
 
 // feed subscribes a world to a source, which is started if it is not there.
 func (s *store) feed(l *leased, kind mcs.SourceKind, id topology.ClusterID, connection watch.Connection, m *member) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	key := watcherKey{kind, id, connection.Key}
 	w := s.watchers[key]
 	if w == nil {
@@ -136,14 +112,14 @@ func (s *store) feed(l *leased, kind mcs.SourceKind, id topology.ClusterID, conn
 		if err != nil {
 			return fmt.Errorf("cluster %s: %w", spec.Name(), err)
 		}
-		w = &shared[*source]{value: newSource(watcher, spec, m)}
+		w = &shared{source: newSource(watcher, spec, m)}
 		s.watchers[key] = w
 	}
 	w.users++
 	l.watchers = append(l.watchers, key)
-	w.value.Subscribe(l.world)
-	if w.value.front != nil {
-		l.front = w.value.front
+	w.Subscribe(l.world)
+	if w.front != nil {
+		l.front = w.front
 	}
 	return nil
 }
@@ -164,14 +140,16 @@ func newSource(w *watch.Watcher, spec watch.Spec, m *member) *source {
 
 // end closes a world and every watcher that only it used.
 func (s *store) end(l *leased) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, key := range l.watchers {
 		w := s.watchers[key]
-		w.value.Unsubscribe(l.world)
+		w.Unsubscribe(l.world)
 		if w.users--; w.users == 0 {
 			delete(s.watchers, key)
-			w.value.stop()
-			w.value.Close()
-			forgetSource(w.value.name, s.named(w.value.name))
+			w.stop()
+			w.Close()
+			forgetSource(w.name, s.named(w.name))
 		}
 	}
 	l.close()
@@ -180,54 +158,11 @@ func (s *store) end(l *leased) {
 // named reports whether a source of that name is left.
 func (s *store) named(name string) bool {
 	for _, w := range s.watchers {
-		if w.value.name == name {
+		if w.name == name {
 			return true
 		}
 	}
 	return false
-}
-
-// release gives back one lease of a tenant. Giving back what it does not hold is no error.
-func (s *store) release(t *tenant, key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	held := s.tenants[t]
-	for i := range held {
-		if held[i] != key {
-			continue
-		}
-		if held = append(held[:i], held[i+1:]...); len(held) == 0 {
-			delete(s.tenants, t)
-		} else {
-			s.tenants[t] = held
-		}
-		s.drop(key)
-		return
-	}
-}
-
-func (s *store) drop(key string) {
-	w := s.worlds[key]
-	if w.users--; w.users == 0 {
-		delete(s.worlds, key)
-		s.end(w.value)
-	}
-}
-
-// keep gives back everything that tenants hold for which alive is false: instances that failed to start are never told
-// to shut down.
-func (s *store) keep(alive func(*tenant) bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for t, held := range s.tenants {
-		if alive(t) {
-			continue
-		}
-		delete(s.tenants, t)
-		for _, key := range held {
-			s.drop(key)
-		}
-	}
 }
 
 // ready speaks for all server blocks: the local cluster must be known; for the others it waits five seconds at most,
@@ -236,15 +171,16 @@ func (s *store) ready(now time.Time) bool {
 	if s.wasReady.Load() {
 		return true
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range s.worlds {
-		if !w.value.syncedLocal() || now.Sub(s.started) < remoteGrace && !w.value.syncedAll() {
-			return false
-		}
+	held, ready := false, true
+	s.worlds.Each(func(l *leased) bool {
+		held = true
+		ready = l.syncedLocal() && (now.Sub(s.started) >= remoteGrace || l.syncedAll())
+		return ready
+	})
+	if held && ready {
+		s.wasReady.Store(true)
 	}
-	s.wasReady.Store(len(s.worlds) > 0)
-	return true
+	return ready
 }
 
 // sources calls yield for every source, for metrics. No update waits for the lock it takes.
@@ -252,7 +188,7 @@ func (s *store) sources(yield func(name string, kind mcs.SourceKind, st watch.St
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, w := range s.watchers {
-		yield(w.value.name, w.value.kind, w.value.Status())
+		yield(w.name, w.kind, w.Status())
 	}
 }
 
