@@ -135,7 +135,9 @@ func (p *parser) property(name string) error {
 	}
 }
 
-func (p *parser) one(property, what string) (string, error) { return corefile.One(p.Controller, property, what) }
+func (p *parser) one(property, what string) (string, error) {
+	return corefile.One(p.Controller, property, what)
+}
 
 func (p *parser) oneOf(property string, allowed ...string) (string, error) {
 	return corefile.OneOf(p.Controller, property, allowed...)
