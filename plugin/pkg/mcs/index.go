@@ -50,6 +50,8 @@ const (
 	Exports SourceKind = iota
 	Namespaces
 	Imports
+	// Nodes tell where clients are. No index needs them.
+	Nodes
 )
 
 // String returns a short name for logs.
@@ -59,6 +61,8 @@ func (k SourceKind) String() string {
 		return "namespaces"
 	case Imports:
 		return "imports"
+	case Nodes:
+		return "nodes"
 	default:
 		return "exports"
 	}

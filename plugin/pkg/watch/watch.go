@@ -96,6 +96,8 @@ type Spec struct {
 	Cluster    topology.ClusterID
 	Connection Connection
 	Observer   Observer
+	// Places receives what a source of kind Nodes says; nil for all others, which have Sinks.
+	Places PlaceSink
 }
 
 // Name identifies the source in logs and metrics: the cluster id, or "serviceimports".
@@ -169,6 +171,8 @@ func Start(spec Spec) (*Watcher, error) {
 		w.feed = newNamespaceFeed(w, clients)
 	case mcs.Imports:
 		w.feed = newImportFeed(w, clients)
+	case mcs.Nodes:
+		w.feed = newNodeFeed(w, clients)
 	default:
 		w.feed = newExportFeed(w, clients)
 	}
