@@ -118,7 +118,7 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 		if !st.LastProof.IsZero() {
 			gauge(describeAge, time.Since(st.LastProof).Seconds())
 		}
-		if kind != mcs.Namespaces {
+		if kind == mcs.Exports || kind == mcs.Imports {
 			gauge(describeServices, float64(st.Services))
 			gauge(describeEndpoints, float64(st.Endpoints))
 		}

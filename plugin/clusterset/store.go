@@ -82,6 +82,10 @@ func (s *store) newWorld(c *config) (*leased, error) {
 			s.end(l)
 			return nil, err
 		}
+		if err := s.feed(l, mcs.Properties, m.ID, m.connection, nil); err != nil {
+			s.end(l)
+			return nil, err
+		}
 		if m.ID != c.local {
 			continue
 		}

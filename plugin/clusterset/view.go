@@ -74,8 +74,8 @@ func remoteAddr(state *request.Request) netip.Addr {
 
 // condition is an immutable view of what the API servers tell about members besides what these export.
 type condition struct {
-	stale   map[topology.ClusterID]bool
-	regions map[topology.ClusterID]string
+	stale, drained map[topology.ClusterID]bool
+	regions        map[topology.ClusterID]string
 }
 
 // conditions publishes a condition after each change.
@@ -85,31 +85,29 @@ type conditions struct {
 }
 
 func (c *conditions) setStale(id topology.ClusterID, stale bool) {
-	c.change(func(next *condition) bool {
-		if next.stale[id] == stale {
-			return false
-		}
-		next.stale = maps.Clone(next.stale)
-		if next.stale == nil {
-			next.stale = map[topology.ClusterID]bool{}
-		}
-		next.stale[id] = stale
-		return true
-	})
+	c.change(func(next *condition) bool { return set(&next.stale, id, stale) })
+}
+
+func (c *conditions) setDrained(id topology.ClusterID, drained bool) {
+	c.change(func(next *condition) bool { return set(&next.drained, id, drained) })
 }
 
 func (c *conditions) setRegion(id topology.ClusterID, region string) {
-	c.change(func(next *condition) bool {
-		if next.regions[id] == region {
-			return false
-		}
-		next.regions = maps.Clone(next.regions)
-		if next.regions == nil {
-			next.regions = map[topology.ClusterID]string{}
-		}
-		next.regions[id] = region
-		return true
-	})
+	c.change(func(next *condition) bool { return set(&next.regions, id, region) })
+}
+
+// set replaces a map by a copy with one more value; it reports whether that makes a difference.
+func set[V comparable](m *map[topology.ClusterID]V, id topology.ClusterID, value V) bool {
+	if (*m)[id] == value {
+		return false
+	}
+	next := maps.Clone(*m)
+	if next == nil {
+		next = map[topology.ClusterID]V{}
+	}
+	next[id] = value
+	*m = next
+	return true
 }
 
 func (c *conditions) change(apply func(*condition) bool) {
@@ -167,6 +165,9 @@ func (c *Clusterset) makeView(h *health.Snapshot, now *condition) balance.View {
 		status := h.Status(m.ID)
 		if stale := now != nil && now.stale[m.ID]; stale && !status.Probed && status.State == health.Healthy && m.ID != c.local {
 			status.State, status.Reason = health.Degraded, "stale"
+		}
+		if now != nil && now.drained[m.ID] {
+			status.State, status.Reason = health.Excluded, "drained by itself"
 		}
 		states[m.ID] = status
 	}

@@ -119,6 +119,11 @@ func (w *world) ApplyNamespace(name string, exists bool) {
 	w.add(fact{apply: func(x *mcs.Index) { x.ApplyNamespace(name, exists) }})
 }
 
+// SetDrained implements watch.Sink. Draining is no fact about names: it counts when a member is chosen.
+func (w *world) SetDrained(id topology.ClusterID, drained bool) {
+	process.conditions.setDrained(id, drained)
+}
+
 // SetSynced implements watch.Sink.
 func (w *world) SetSynced(source mcs.Source) {
 	w.add(fact{apply: func(x *mcs.Index) { x.SetSynced(source) }})

@@ -50,8 +50,10 @@ const (
 	Exports SourceKind = iota
 	Namespaces
 	Imports
-	// Nodes tell where clients are. No index needs them.
+	// Nodes tell where clients are, Properties what a cluster says about itself as a whole. No name depends on either, so
+	// no Index waits for them.
 	Nodes
+	Properties
 )
 
 // String returns a short name for logs.
@@ -61,6 +63,8 @@ func (k SourceKind) String() string {
 		return "namespaces"
 	case Imports:
 		return "imports"
+	case Properties:
+		return "properties"
 	case Nodes:
 		return "nodes"
 	default:

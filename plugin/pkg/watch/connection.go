@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -101,6 +102,7 @@ type clients struct {
 	core     kubernetes.Interface
 	mcs      mcsclient.Interface
 	metadata metadata.Interface
+	dynamic  dynamic.Interface
 	http     *http.Client
 }
 
@@ -120,6 +122,9 @@ func (c Connection) clients() (clients, error) {
 		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
 	}
 	if out.metadata, err = metadata.NewForConfigAndClient(metadata.ConfigFor(c.config), httpClient); err != nil {
+		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
+	}
+	if out.dynamic, err = dynamic.NewForConfigAndClient(c.config, httpClient); err != nil {
 		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
 	}
 	return out, nil

@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,53 +19,54 @@ type mcsGroup struct {
 	version atomic.Pointer[string] // the one discovered last
 }
 
-// mcsVersions are the versions we read, the preferred one first. Their schemas are the same.
-var mcsVersions = []string{"v1beta1", "v1alpha1"}
+// crdVersions are the versions we read of what CRDs serve, the preferred one first. Their schemas are the same.
+var crdVersions = []string{"v1beta1", "v1alpha1"}
 
 // discover finds the version to read. The error is errNotServed when there is none.
 func (g *mcsGroup) discover(ctx context.Context) error {
-	var group metav1.APIGroup
-	err := g.clients.core.Discovery().RESTClient().Get().AbsPath("/apis/multicluster.x-k8s.io").Do(ctx).Into(&group)
+	version, err := servedVersion(ctx, g.clients, "multicluster.x-k8s.io", g.plural)
+	if err == nil {
+		g.version.Store(&version)
+	}
+	return err
+}
+
+// servedVersion returns the version to read of a resource that a CRD brings. The error is errNotServed when the API
+// server has none of those we read.
+func servedVersion(ctx context.Context, c clients, group, plural string) (string, error) {
+	var served metav1.APIGroup
+	err := c.core.Discovery().RESTClient().Get().AbsPath("/apis", group).Do(ctx).Into(&served)
 	if apierrors.IsNotFound(err) {
-		return errNotServed
+		return "", errNotServed
 	}
 	if err != nil {
-		return fmt.Errorf("discovery of multicluster.x-k8s.io: %w", err)
+		return "", fmt.Errorf("discovery of %s: %w", group, err)
 	}
-	for _, version := range mcsVersions {
-		for _, served := range group.Versions {
-			if served.Version != version {
+	for _, version := range crdVersions {
+		for _, offered := range served.Versions {
+			if offered.Version != version {
 				continue
 			}
-			offers, err := g.offered(ctx, version)
-			if err != nil {
-				return err
-			}
-			if offers {
-				g.version.Store(&version)
-				return nil
+			has, err := hasResource(ctx, c, group, version, plural)
+			if err != nil || has {
+				return version, err
 			}
 		}
 	}
-	return errNotServed
+	return "", errNotServed
 }
 
-// offered reports whether a version has our resource: the CRDs of the group can be installed one by one.
-func (g *mcsGroup) offered(ctx context.Context, version string) (bool, error) {
+// hasResource reports whether a version has the resource: the CRDs of a group can be installed one by one.
+func hasResource(ctx context.Context, c clients, group, version, plural string) (bool, error) {
 	var list metav1.APIResourceList
-	err := g.clients.core.Discovery().RESTClient().Get().AbsPath("/apis/multicluster.x-k8s.io", version).Do(ctx).Into(&list)
+	err := c.core.Discovery().RESTClient().Get().AbsPath("/apis", group, version).Do(ctx).Into(&list)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("discovery of multicluster.x-k8s.io/%s: %w", version, err)
+		return false, fmt.Errorf("discovery of %s/%s: %w", group, version, err)
 	}
-	for i := range list.APIResources {
-		if list.APIResources[i].Name == g.plural {
-			return true, nil
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == plural }), nil
 }
 
 func (g *mcsGroup) client() rest.Interface {

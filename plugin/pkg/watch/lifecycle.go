@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
 // resource is one list-and-watch of a source.
@@ -40,7 +42,11 @@ func (w *Watcher) run(ctx context.Context) {
 			delay = retry()
 		}
 		w.tellState()
-		sleep(ctx, delay.Step())
+		wait := delay.Step()
+		if w.spec.Kind == mcs.Properties {
+			wait += propertiesEvery
+		}
+		sleep(ctx, wait)
 	}
 }
 
@@ -50,6 +56,9 @@ func retry() wait.Backoff {
 	return wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 1 << 20, Cap: retryAtMost}
 }
 
+// propertiesEvery is how often it is looked whether a cluster has learned to have properties.
+const propertiesEvery = 20 * time.Second
+
 func (w *Watcher) connect(ctx context.Context) ([]stage, error) {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -57,7 +66,9 @@ func (w *Watcher) connect(ctx context.Context) ([]stage, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	w.problems.report(w, "discovery", err)
+	if w.spec.Kind != mcs.Properties || problemOf(err) != NotServed {
+		w.problems.report(w, "discovery", err) // having no ClusterProperties is no problem
+	}
 	if err == nil {
 		return stages, nil
 	}

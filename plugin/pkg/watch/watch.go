@@ -29,6 +29,8 @@ type Sink interface {
 	ApplyImport(key mcs.ServiceKey, shard *mcs.ImportShard, changed time.Time)
 	// ApplyNamespace says whether a namespace exists in the local cluster.
 	ApplyNamespace(name string, exists bool)
+	// SetDrained says whether a cluster asks not to be used by the ClusterProperty drain.clusterset-dns.io.
+	SetDrained(id topology.ClusterID, drained bool)
 	// SetSynced says that everything the source knows has been told.
 	SetSynced(source mcs.Source)
 }
@@ -171,6 +173,8 @@ func Start(spec Spec) (*Watcher, error) {
 		w.feed = newNamespaceFeed(w, clients)
 	case mcs.Imports:
 		w.feed = newImportFeed(w, clients)
+	case mcs.Properties:
+		w.feed = newPropertyFeed(w, clients)
 	case mcs.Nodes:
 		w.feed = newNodeFeed(w, clients)
 	default:
