@@ -4,6 +4,7 @@ package main
 
 import (
 	_ "github.com/clusterset-dns/clusterset-dns/plugin/clusterset"
+	_ "github.com/clusterset-dns/clusterset-dns/plugin/locality"
 	_ "github.com/coredns/caddy/onevent"
 	_ "github.com/coredns/coredns/plugin/acl"
 	_ "github.com/coredns/coredns/plugin/any"
@@ -105,6 +106,7 @@ var directives = []string{
 	"rewrite",
 	"autopath",
 	"acl",
+	"locality",
 	"clusterset",
 	"cache",
 	"header",
