@@ -5,6 +5,10 @@
 package health
 
 import (
+	"iter"
+	"maps"
+	"slices"
+
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
 
@@ -24,6 +28,20 @@ const (
 
 // String returns the lower-case name, as used in metric labels.
 func (s State) String() string { return [...]string{"healthy", "degraded", "unhealthy", "excluded"}[s] }
+
+// States lists all states, for metrics that show each.
+func States() []State { return []State{Healthy, Degraded, Unhealthy, Excluded} }
+
+// The reasons that a Tracker gives. Others that make a Status add their own.
+const (
+	ReasonUnknown  = "not probed yet"
+	ReasonGood     = "probes succeed"
+	ReasonFailing  = "probes fail"
+	ReasonHoldDown = "held down after it failed"
+	ReasonSlow     = "slow start"
+	ReasonFrozen   = "probes fail, held by the mass-failure guard"
+	ReasonDrained  = "drained"
+)
 
 // Status is what is known of one member. Comparable.
 type Status struct {
@@ -48,6 +66,20 @@ func (s Status) Weight() float64 {
 // and not probed.
 type Snapshot struct {
 	members map[topology.ClusterID]Status
+}
+
+// All yields the members that are known and their statuses, in the order of their ids.
+func (s *Snapshot) All() iter.Seq2[topology.ClusterID, Status] {
+	return func(yield func(topology.ClusterID, Status) bool) {
+		if s == nil {
+			return
+		}
+		for _, id := range slices.Sorted(maps.Keys(s.members)) {
+			if !yield(id, s.members[id]) {
+				return
+			}
+		}
+	}
 }
 
 // NewSnapshot copies the given statuses.
