@@ -23,8 +23,8 @@ type table struct {
 	pods *prefixes[*place]
 	// region is the one most Nodes are in, "" when none says.
 	region string
-	// nodes and nodeAddresses are how many there are.
-	nodes, nodeAddresses int
+	// nodes is how many Nodes there are.
+	nodes int
 	// checked is how many endpoints were compared with pods, agreed how many of them are where pods says.
 	checked, agreed int
 }
@@ -207,35 +207,50 @@ func (a *atlas) publish() {
 	}
 }
 
-// next makes a table: anew when Nodes have changed, else from the one before with what has changed.
+// next makes a table from the one before: of the addresses only those are entered anew that have moved.
 func (a *atlas) next(before *table) *table {
 	out := *before
-	touched := a.changed
-	if a.all {
-		out = table{exact: &addresses{}, nodes: len(a.nodes), region: a.majority()}
-		out.pods = newPrefixes(a.podCIDRs())
-		a.own = a.nodeAddresses()
-		out.nodeAddresses = len(a.own)
-		touched = make(map[netip.Addr]struct{}, len(a.claims)+len(a.own))
-		for addr := range a.claims {
-			touched[addr] = struct{}{}
-		}
-		for addr := range a.own {
-			touched[addr] = struct{}{}
+	changes := map[netip.Addr]*place{}
+	enter := func(addr netip.Addr, p *place) {
+		had := before.exact.find(addr)
+		if (had == nil) != (p == nil) || had != nil && *had != *p {
+			changes[addr] = p
 		}
 	}
-	changes := make(map[netip.Addr]*place, len(touched))
-	for addr := range touched {
-		p := a.own[addr]
+	if !a.all {
+		for addr := range a.changed {
+			if a.own[addr] == nil {
+				p := a.claimed(addr)
+				out.count(addr, before.exact.find(addr), -1)
+				out.count(addr, p, 1)
+				enter(addr, p)
+			}
+		}
+		out.exact = before.exact.with(changes)
+		return &out
+	}
+	// Nodes have changed, so anything may have moved.
+	for addr := range a.own {
+		enter(addr, a.claimed(addr)) // if it is a Node's no longer
+	}
+	out = table{nodes: len(a.nodes), region: a.majority(), pods: newPrefixes(a.podCIDRs())}
+	a.own = a.nodeAddresses()
+	for addr := range a.changed {
+		enter(addr, a.claimed(addr)) // if it is an endpoint's no longer
+	}
+	for addr := range a.claims {
 		// What a Node has itself says nothing about the ranges of pods.
-		if p == nil {
-			p = a.claimed(addr)
-			out.count(addr, out.exact.find(addr), -1)
+		if a.own[addr] == nil {
+			p := a.claimed(addr)
 			out.count(addr, p, 1)
+			enter(addr, p)
 		}
-		changes[addr] = p
 	}
-	out.exact = out.exact.with(changes)
+	for addr, p := range a.own {
+		delete(changes, addr)
+		enter(addr, p)
+	}
+	out.exact = before.exact.with(changes)
 	return &out
 }
 

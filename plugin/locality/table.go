@@ -76,7 +76,7 @@ func (p *prefixes[T]) find(addr netip.Addr, bits int) (T, bool) {
 
 // addresses maps exact addresses to places. It is immutable, but cheap to change a little: of its many small maps only
 // those are copied that hold what changes. The zero value is empty.
-type addresses [1024]map[netip.Addr]*place
+type addresses [4096]map[netip.Addr]*place
 
 func (a *addresses) find(addr netip.Addr) *place { return a[shard(addr)][addr] }
 
