@@ -3,6 +3,7 @@
 package main
 
 import (
+	_ "github.com/clusterset-dns/clusterset-dns/plugin/clusterhealth"
 	_ "github.com/clusterset-dns/clusterset-dns/plugin/clusterset"
 	_ "github.com/clusterset-dns/clusterset-dns/plugin/locality"
 	_ "github.com/coredns/caddy/onevent"
@@ -107,6 +108,7 @@ var directives = []string{
 	"autopath",
 	"acl",
 	"locality",
+	"clusterhealth",
 	"clusterset",
 	"cache",
 	"header",

@@ -118,7 +118,7 @@ func NewTracker(c Config, members []topology.ClusterID, now time.Time) *Tracker 
 // back. It is for a changed configuration that probes this member the same way, before the first Begin.
 func (t *Tracker) Inherit(from *Tracker, id topology.ClusterID) {
 	old, m := from.members[id], t.members[id]
-	if old == nil || m == nil {
+	if old == nil || m == nil || old.level == unknown {
 		return
 	}
 	due := m.due
