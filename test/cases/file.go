@@ -81,6 +81,8 @@ type Query struct {
 	Given  Object
 	Config Object
 	Expect Expect
+	// Why is for people.
+	Why string
 }
 
 // List is a list of strings that may also be written as one string.
