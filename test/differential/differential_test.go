@@ -385,9 +385,9 @@ func (p *pair) summary(t *testing.T) {
 			}
 		}
 	}
-	names := make([]string, len(kinds))
-	for i, k := range kinds {
-		names[i] = string(k)
+	var names []string
+	for _, k := range kinds {
+		names = append(names, string(k))
 	}
 	list("by kind:", p.kinds, names)
 	list("by result:", p.results, []string{"an answer", "NODATA", "NXDOMAIN", "exactly equal"})

@@ -147,7 +147,7 @@ var rules = []rule{
 	{"empty non-terminals exist", "9", applyEmpty},
 	{"two-label cluster ids", "5.6 and 13", applyTwoLabels},
 	{"publishNotReadyAddresses is honoured", "2.2 and 13", applyPublishNotReady},
-	{"ClusterSetIP services have no endpoint names", "1.2, 1.3 and 13", func(q query, r reply) *reply {
+	{"ClusterSetIP services have no endpoint names", "1.2, 1.3 and 13", func(q query, _ reply) *reply {
 		if q.service == nil || q.service.shape.headless || strings.Contains(q.below, "_") || !strings.HasSuffix(q.below, "."+q.service.cluster) {
 			return nil
 		}

@@ -80,7 +80,7 @@ func TestKubeadmsCorefileAnswersClusterLocalAsBefore(t *testing.T) {
 			must(t, err)
 			after, err := with.Query(t.Context(), name, qtype)
 			must(t, err)
-			if a, b := comparable(before), comparable(after); a != b {
+			if a, b := sorted(before), sorted(after); a != b {
 				different++
 				t.Errorf("%s %s:\n%s\nwith our stanza:\n%s", name, dns.TypeToString[qtype], a, b)
 			}
@@ -94,9 +94,9 @@ func TestKubeadmsCorefileAnswersClusterLocalAsBefore(t *testing.T) {
 	must(t, with.Signal(syscall.SIGTERM))
 }
 
-// comparable is a message without what differs between two runs of one server: the id, the order of records and the
+// sorted is a message without what differs between two runs of one server: the id, the order of records and the
 // serial.
-func comparable(m *dns.Msg) string {
+func sorted(m *dns.Msg) string {
 	m = m.Copy()
 	m.Id = 0
 	for _, section := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
@@ -147,7 +147,9 @@ func startUpstream(t *testing.T) int {
 		if err := s.Shutdown(); err != nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	})
 	return number
 }

@@ -83,7 +83,7 @@ func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 func TestMemberWithoutTheAPI(t *testing.T) {
 	const service = "versions-north"
 	must(t, north.ApplyCRDs(t.Context(), clusters.NoCRDs))
-	t.Cleanup(func() { must(t, north.ApplyCRDs(context.Background(), clusters.V1Beta1AndV1Alpha1)) }) //nolint:usetesting // the test's context has ended then
+	t.Cleanup(func() { must(t, north.ApplyCRDs(context.Background(), clusters.V1Beta1AndV1Alpha1)) })
 	export(t, east, "versions-east", "10.1.0.1")
 	_, err := north.Create(t.Context(), kube.Simple{Namespace: namespace, Name: service, Headless: true, Addresses: []string{"10.3.0.1"}})
 	must(t, err)
@@ -171,7 +171,7 @@ func forbid(t *testing.T, c cluster, resource string) (allow func()) {
 	all := role.Rules
 	change := func(rules []rbacv1.PolicyRule) {
 		role.Rules = rules
-		changed, err := roles.Update(context.Background(), role, metav1.UpdateOptions{}) //nolint:usetesting // also when the test has ended
+		changed, err := roles.Update(context.Background(), role, metav1.UpdateOptions{})
 		must(t, err)
 		role = changed
 	}
