@@ -63,6 +63,8 @@ func TestCompare(t *testing.T) {
 		{"the case of the data does not", "{answer: [{owner: a., type: NS, rdata: NS.Example.}]}", []string{"answer a. 5 IN NS ns.example."}, nil},
 		{"a TTL that is given", "{answer: [{owner: a., type: A, rdata: 192.0.2.1, ttl: 0}]}", []string{"answer a. 5 IN A 192.0.2.1"},
 			[]string{"answer: unexpected", "answer: missing"}},
+		{"a TTL for all of the answer", "{ttl: 5}", []string{"answer a. 5 IN A 192.0.2.1", "answer a. 6 IN A 192.0.2.2"},
+			[]string{"answer: a. A 192.0.2.2 (ttl 6), want ttl 5"}},
 		{"another spelling of an IPv6 address", "{answer: [{owner: a., type: AAAA, rdata: '2001:db8:0:0::1'}]}",
 			[]string{"answer a. 5 IN AAAA 2001:db8::1"}, nil},
 		{"any priority and weight", "{answer: [{owner: a., type: SRV, rdata: '* * 80 b.'}]}", []string{"answer a. 5 IN SRV 3 7 80 b."}, nil},

@@ -277,6 +277,9 @@ func (r *runner) prepare(worlds []*worldRun, report *Report) (results []*Result,
 		}
 		stages = max(stages, 1+len(w.steps))
 		for i, q := range w.Queries {
+			if len(q.unread) > 0 {
+				report.Warnings = append(report.Warnings, fmt.Sprintf("query %s: nothing reads %s", q.ID, strings.Join(q.unread, ", ")))
+			}
 			result := &Result{File: w.file, World: w.ID, Query: q.ID, Question: question(q), Expected: q.Expect.String(), Why: q.Why, world: w, query: q}
 			if q.ID == "" {
 				result.Query = fmt.Sprintf("%s#%d", w.ID, i+1)

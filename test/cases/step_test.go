@@ -17,6 +17,9 @@ func brief(a action) string {
 		words = append(words, a.object.String())
 	}
 	words = append(words, a.id)
+	if a.span > 0 {
+		words = append(words, a.span.String())
+	}
 	if a.part != nil {
 		words = append(words, show(a.part))
 	}
@@ -75,6 +78,12 @@ func TestReadSteps(t *testing.T) {
 			[]string{"delete east Service ns/web", "disconnect north"}, ""},
 		{"a list of changes", "{id: s, title: two things, actions: [{op: delete, cluster: east, kind: Service, name: web}, {disconnect: north}]}",
 			[]string{"delete east Service ns/web", "disconnect north"}, ""},
+		{"a whole sentence", "{id: s, do: delete ServiceExport ns/web in west}", []string{"delete west ServiceExport ns/web"}, ""},
+		{"a long word", "{id: s, cluster: west, event: api_server_unreachable}", []string{"disconnect west"}, ""},
+		{"time that passes after the rest", "{id: s, disconnect: west, for: 3s}", []string{"disconnect west", "wait 3s"}, ""},
+		{"time that passes, in seconds", "{id: s, wait: 3}", []string{"wait 3s"}, ""},
+		{"too long a time", "{id: s, wait: 3h}", nil, "at most 2m0s"},
+		{"an unknown action", "{id: s, cluster: west, op: sing}", nil, `unknown action "sing"`},
 		{"an unknown verb", "{id: s, teleport: west}", nil, `unknown key "teleport"`},
 		{"an unknown cluster", "{id: s, delete: {cluster: south, kind: Service, name: web}}", nil, `unknown cluster "south"`},
 		{"no cluster", "{id: s, delete: {kind: Service, name: web}}", nil, "in which cluster?"},
