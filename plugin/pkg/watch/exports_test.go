@@ -531,18 +531,20 @@ func TestSubscribersOfAnExportFeed(t *testing.T) {
 // the shards that the objects at the server say.
 func FuzzExportFeed(f *testing.F) {
 	f.Add([]byte{})
-	f.Add([]byte{0, 0, 2, 0, 4, 0, 8, 0, 8, 1, 8, 2})
-	f.Add([]byte("\x00\x00\x02\x00\x04\x00\x08\x00\x08\x00\x08\x00\x08\x00\x08\x01\x04\x08\x08\x02\x07\x02\x0a\x00\x05\x00\x0a\x00"))
-	f.Add([]byte("\x08\x00\x08\x00\x08\x00\x08\x00\x08\x01\x00\x00\x06\x00\x02\x00\x09\x00\x03\x00\x08\x01\x08\x01\x08\x01\x0a\x00\x04\x00\x04\x04\x0a\x00\x06\x02"))
-	f.Add([]byte("\x0e\x00\x00\x01\x04\x01\x08\x00\x08\x00\x08\x00\x08\x00\x0b\x00\x0f\x00\x06\x00\x0a\x00\x0a\x00"))
+	random := rand.NewChaCha8([32]byte{1})
+	for n := 16; n <= 256; n *= 2 {
+		data := make([]byte, n)
+		random.Read(data) //nolint:errcheck // never fails
+		f.Add(data)
+	}
 	f.Fuzz(playAtRandom)
 }
 
 // TestExportFeedAtRandom plays long sequences, the same ones each time.
 func TestExportFeedAtRandom(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{})
-	for range 300 {
-		data := make([]byte, 300)
+	for range 4000 {
+		data := make([]byte, 398+random.Uint64()%2)
 		random.Read(data) //nolint:errcheck // never fails
 		playAtRandom(t, data)
 		if t.Failed() {
@@ -551,16 +553,35 @@ func TestExportFeedAtRandom(t *testing.T) {
 	}
 }
 
+// playAtRandom takes two octets for each step.
 func playAtRandom(t *testing.T, data []byte) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := newModel(t)
+		if len(data)&1 == 0 {
+			m.sync()
+		}
 		rv, saved := m.snapshot()
 		for data = data[:min(len(data), 400)]; len(data) >= 2; data = data[2:] {
-			if fuzzStep(m, data[0]&15, data[1]) {
+			switch what, how := data[0], data[1]; {
+			case what < 90:
+				fuzzChange(m, what, how)
+			case what < 170:
+				m.event(kind(how) % kinds)
+			case what < 200:
+				m.relist(kind(how)%kinds, int(how>>4&3))
+			case what < 252:
+				fuzzFetch(m, what, how)
+			case what == 252:
 				rv, saved = m.snapshot()
-			} else if data[0]&15 == 15 && data[1]&7 == 0 {
+			case what == 253:
 				m.restore(rv, saved)
+			case what == 254:
+				m.feed.clear()
+				m.at[theExports] = -1 // its CRDs were gone: everything is listed again
+			default:
+				m.settle(t)
+				m.check(t)
 			}
 		}
 		m.settle(t)
@@ -568,13 +589,13 @@ func playAtRandom(t *testing.T, data []byte) {
 	})
 }
 
-// fuzzStep does one thing; it reports true to ask for a snapshot from which etcd may be restored.
-func fuzzStep(m *model, what, how byte) bool {
+// fuzzChange changes an object at the server.
+func fuzzChange(m *model, what, how byte) {
 	names := []mcs.ServiceKey{a, b, {Namespace: "other", Name: "a"}}
 	key := names[int(how)%len(names)]
 	ip := fmt.Sprintf("10.0.0.%d", 1+how>>4)
 	id := mcs.ServiceKey{Namespace: key.Namespace, Name: fmt.Sprint("s", how>>2&1)}
-	switch what {
+	switch what % 6 {
 	case 0:
 		m.set(theExports, export(key.Namespace, key.Name))
 	case 1:
@@ -592,32 +613,24 @@ func fuzzStep(m *model, what, how byte) bool {
 			o.Labels[labelImportName] = key.Name
 		}
 		m.set(theSlices, o)
-	case 5:
+	default:
 		m.del(theSlices, id)
-	case 6, 7:
-		m.event(kind(how) % kinds)
-	case 8:
-		m.relist(kind(how)%kinds, int(how>>4&3))
-	case 9, 10, 11, 12:
-		calls := m.pending()
-		if len(calls) == 0 {
-			break
-		}
-		c := calls[int(how)%len(calls)]
-		switch {
-		case what == 9:
-			c.evaluate()
-		case what == 10 && !c.asked && how&8 != 0:
-			c.err, c.asked = errModel, true
-			m.answer(c)
-		default:
-			m.answer(c)
-		}
-	case 13:
-		m.feed.clear()
-		m.at[theExports] = -1 // its CRDs were gone: everything is listed again
-	case 14:
-		return true
 	}
-	return false
+}
+
+// fuzzFetch lets the server make the reply to a request of a fetch, or lets it arrive, or fail.
+func fuzzFetch(m *model, what, how byte) {
+	calls := m.pending()
+	if len(calls) == 0 {
+		return
+	}
+	c := calls[int(how)%len(calls)]
+	switch {
+	case what&1 == 0:
+		c.evaluate()
+		return
+	case !c.asked && how&0xe0 == 0:
+		c.err, c.asked = errModel, true
+	}
+	m.answer(c)
 }
