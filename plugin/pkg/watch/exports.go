@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,8 @@ type exportFeed struct {
 	// requests bounds how many fetches ask the API server at once.
 	requests chan struct{}
 
+	// slicesReached is the resourceVersion up to which the watch of EndpointSlices has told everything.
+	slicesReached       atomic.Uint64
 	services, endpoints atomic.Int64
 	isLive              atomic.Bool
 
@@ -107,6 +110,7 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 	endpointSlices := &store{
 		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() { f.begin(&f.slicesBegan) },
 		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
+		reached: &f.slicesReached,
 	}
 	core, discovery := f.clients.core.CoreV1().RESTClient(), f.clients.core.DiscoveryV1().RESTClient()
 	all := func(*metav1.ListOptions) {}
@@ -522,18 +526,20 @@ func (f *exportFeed) fetch(key mcs.ServiceKey, h *held) {
 	h.fetch, f.fetching[key] = mine, mine
 	f.w.background(func(ctx context.Context) {
 		delay := retry()
+		newest := false
 		for {
 			select {
 			case f.requests <- struct{}{}:
 			case <-ctx.Done():
 				return
 			}
-			service, list, err := f.get(ctx, key)
+			service, list, err := f.get(ctx, key, newest)
 			<-f.requests
 			if ctx.Err() != nil || f.gone(key, mine) {
 				return
 			}
 			if err != nil {
+				newest = true
 				sleep(ctx, delay.Step())
 			} else if f.fetchedAll(key, mine, service, list) {
 				return
@@ -542,7 +548,10 @@ func (f *exportFeed) fetch(key mcs.ServiceKey, h *held) {
 	})
 }
 
-func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey) (*corev1.Service, []discoveryv1.EndpointSlice, error) {
+// get asks for the Service and the EndpointSlices of an export. The slices need only be as new as what the watch of all
+// slices has told, and may have dropped, before the export was known: what is newer comes by the watch. An API server
+// has them in its cache then, while for the newest it first asks etcd how new they are, which takes up to 100 ms.
+func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey, newest bool) (*corev1.Service, []discoveryv1.EndpointSlice, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	service, err := f.clients.core.CoreV1().Services(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
@@ -552,8 +561,12 @@ func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey) (*corev1.Servi
 	case err != nil:
 		return nil, nil, err
 	}
-	list, err := f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx,
-		metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name})
+	options := metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name}
+	if reached := f.slicesReached.Load(); reached != 0 && !newest {
+		options.ResourceVersion = strconv.FormatUint(reached, 10)
+		options.ResourceVersionMatch = metav1.ResourceVersionMatchNotOlderThan
+	}
+	list, err := f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, options)
 	if err != nil {
 		return nil, nil, err
 	}
