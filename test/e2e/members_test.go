@@ -251,3 +251,28 @@ func TestMemberWhoseAPIServerIsAway(t *testing.T) {
 
 // backAfter is how soon changes must show once an API server is back: the longest pause between two attempts, and some.
 const backAfter = 12 * time.Second
+
+func TestReloadThatAddsAMemberThatHangs(t *testing.T) {
+	export(t, east, "added-east", "10.1.0.1")
+	export(t, west, "added-west", "10.2.0.1")
+	export(t, north, "added-north", "10.3.0.1")
+	s := run(t, corefile(stanza([]cluster{east, west})))
+	ready(t, s)
+	within(t, limit, "added-west", answers(s, name("added-west"), 1))
+	must(t, north.PauseAPIServer())
+	resume := sync.OnceFunc(func() { must(t, north.ResumeAPIServer()) })
+	t.Cleanup(resume)
+
+	l, r := ask(t, s, time.Millisecond, has(name("added-east"), 1), has(name("added-west"), 1)), watchReadiness(t, s)
+	begin := time.Now()
+	must(t, s.Reload(t.Context(), corefile(stanza([]cluster{east, west, north}))))
+	t.Logf("the reload took %s", round(time.Since(begin)))
+	now(t, rcode(s, name("added-north"), dns.RcodeServerFailure))
+	within(t, limit, "load after the reload", more(l, l.answered()))
+	resume()
+	within(t, limit, "added-north", answers(s, name("added-north"), 1))
+	l.end()
+	r.end()
+	l.check(t)
+	r.check(t)
+}

@@ -1,13 +1,10 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -203,18 +200,12 @@ type counted struct{ all, ours int }
 func goroutines(t *testing.T, s *server.Server) counted {
 	t.Helper()
 	url := "http://127.0.0.1:" + strconv.Itoa(s.Port("pprof")) + "/debug/pprof/goroutine?debug=2"
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	must(t, err)
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Do(request)
-	must(t, err)
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
+	_, text, err := fetch(t.Context(), url)
 	must(t, err)
 	var c counted
-	for stack := range bytes.SplitSeq(text, []byte("\n\n")) {
+	for stack := range strings.SplitSeq(text, "\n\n") {
 		c.all++
-		if bytes.Contains(stack, []byte("clusterset-dns/plugin/")) {
+		if strings.Contains(stack, "clusterset-dns/plugin/") {
 			c.ours++
 		}
 	}
