@@ -42,6 +42,11 @@ func Compare(want Expect, got *dns.Msg) []string {
 	if want.Answer != nil {
 		wrong = append(wrong, compareAnswer(want, got.Answer)...)
 	}
+	for _, rr := range got.Answer {
+		if want.TTL != nil && rr.Header().Ttl != *want.TTL {
+			add("answer: %s, want ttl %d", line(rr), *want.TTL)
+		}
+	}
 	wrong = append(wrong, compareAuthority(want, got.Ns)...)
 	return append(wrong, compareAdditional(want, got)...)
 }

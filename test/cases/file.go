@@ -81,6 +81,24 @@ type Query struct {
 	Given  Object
 	Config Object
 	Expect Expect
+	// Why is for people.
+	Why string
+
+	// unread are keys that nothing here reads.
+	unread []string
+}
+
+// UnmarshalJSON also notes the keys that nothing here reads.
+func (q *Query) UnmarshalJSON(text []byte) error {
+	type plain Query
+	if err := json.Unmarshal(text, (*plain)(q)); err != nil {
+		return err
+	}
+	unread, err := otherKeys(text, "id", "name", "type", "class", "transport", "edns_bufsize", "after", "given", "config", "expect", "why",
+		// For people:
+		"title", "note", "notes", "source", "status", "alternatives", "depends_on", "requires", "merged", "measured_k8sp")
+	q.unread = unread
+	return err
 }
 
 // List is a list of strings that may also be written as one string.
@@ -127,8 +145,9 @@ type Expect struct {
 	Rcode          List // one of these
 	AA, TC         *bool
 	Answer         *[]Record
-	AnswerSubsetOK bool  `json:"answer_subset_ok"`
-	AuthoritySOA   *bool `json:"authority_soa"`
+	AnswerSubsetOK bool    `json:"answer_subset_ok"`
+	TTL            *uint32 // of every record in the answer
+	AuthoritySOA   *bool   `json:"authority_soa"`
 	Authority      *[]Record
 	Additional     *[]Record
 
@@ -149,8 +168,8 @@ func (e *Expect) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, (*plain)(e)); err != nil {
 		return err
 	}
-	unread, err := otherKeys(text, "handled", "rcode", "aa", "tc", "answer", "answer_subset_ok", "authority_soa", "authority",
-		"additional", "note", "why")
+	unread, err := otherKeys(text, "handled", "rcode", "aa", "tc", "answer", "answer_subset_ok", "ttl", "authority_soa",
+		"authority", "additional", "note", "why")
 	e.unread = unread
 	return err
 }

@@ -122,15 +122,15 @@ func (p *plane) put(ctx context.Context, o Object) (*unstructured.Unstructured, 
 }
 
 func put(ctx context.Context, resource dynamic.ResourceInterface, o Object) (*unstructured.Unstructured, error) {
-	u := clean(o)
-	created, err := resource.Create(ctx, u, metav1.CreateOptions{})
-	if !apierrors.IsAlreadyExists(err) {
-		return created, err
+	// Asked first, for to create a Service again with its own IP is refused because of the IP.
+	current, err := resource.Get(ctx, o.name(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return resource.Create(ctx, clean(o), metav1.CreateOptions{})
 	}
-	if o.kind() == "Namespace" {
-		return resource.Get(ctx, o.name(), metav1.GetOptions{})
+	if err != nil || o.kind() == "Namespace" {
+		return current, err
 	}
-	updated, err := replace(ctx, resource, u)
+	updated, err := replace(ctx, resource, clean(o))
 	if !apierrors.IsInvalid(err) {
 		return updated, err
 	}

@@ -44,6 +44,8 @@ type Result struct {
 	// Wrong is empty when the query passed.
 	Wrong         []string
 	Expected, Got string
+	// Why is what the case file says about the expectation.
+	Why string
 
 	world *worldRun
 	query Query
@@ -275,7 +277,10 @@ func (r *runner) prepare(worlds []*worldRun, report *Report) (results []*Result,
 		}
 		stages = max(stages, 1+len(w.steps))
 		for i, q := range w.Queries {
-			result := &Result{File: w.file, World: w.ID, Query: q.ID, Question: question(q), Expected: q.Expect.String(), world: w, query: q}
+			if len(q.unread) > 0 {
+				report.Warnings = append(report.Warnings, fmt.Sprintf("query %s: nothing reads %s", q.ID, strings.Join(q.unread, ", ")))
+			}
+			result := &Result{File: w.file, World: w.ID, Query: q.ID, Question: question(q), Expected: q.Expect.String(), Why: q.Why, world: w, query: q}
 			if q.ID == "" {
 				result.Query = fmt.Sprintf("%s#%d", w.ID, i+1)
 			}
@@ -551,8 +556,11 @@ func (r Result) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "FAIL %s: %s\n", r.Query, r.Question)
 	for _, part := range []struct{ name, text string }{
-		{"wrong", strings.Join(r.Wrong, "\n")}, {"expected", r.Expected}, {"got", r.Got},
+		{"wrong", strings.Join(r.Wrong, "\n")}, {"expected", r.Expected}, {"got", r.Got}, {"why", r.Why},
 	} {
+		if part.text == "" {
+			continue
+		}
 		fmt.Fprintf(&b, "  %s:\n    %s\n", part.name, strings.ReplaceAll(part.text, "\n", "\n    "))
 	}
 	return b.String()

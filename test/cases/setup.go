@@ -183,6 +183,8 @@ func (s *setup) configure(w *worldRun, config Object) error {
 			for i := range s.members {
 				s.members[i].lines = append(s.members[i].lines, join(key, words))
 			}
+		case slices.Equal(words, []string{"ignore"}):
+			lines["ignore"] = []string{"ignore " + key}
 		case strings.HasPrefix(key, "ignore_") && on:
 			lines["ignore"] = []string{"ignore " + strings.TrimPrefix(key, "ignore_")}
 		case on:

@@ -5,7 +5,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
+
+// longestWait bounds the waiting that a step may ask for.
+const longestWait = 2 * time.Minute
 
 // verb is what an action does.
 type verb string
@@ -19,6 +23,7 @@ const (
 	verbLeave      verb = "leave"      // the cluster is no member any more
 	verbJoin       verb = "join"       // it is again
 	verbRename     verb = "rename"     // the cluster has another id
+	verbWait       verb = "wait"       // time passes
 	verbExport     verb = "export"     // only in case files: apply the ServiceExport of a service
 	verbUnexport   verb = "unexport"   // only in case files: delete it
 )
@@ -40,6 +45,7 @@ var words = map[verb][]string{
 		"delete_cluster", "cluster_leave"},
 	verbJoin: {"join", "joins", "joined", "rejoin", "rejoins", "add_cluster", "add_clusters", "add_member", "cluster_joins",
 		"cluster_join"},
+	verbWait:     {"wait", "for", "duration", "sleep"},
 	verbRename:   {"rename", "rename_cluster", "cluster_ids", "cluster_id"},
 	verbExport:   {"export", "exports", "export_service"},
 	verbUnexport: {"unexport", "unexports", "delete_export", "delete_exports", "remove_export", "unexport_service"},
@@ -51,6 +57,18 @@ func verbOf(word string) (verb, bool) {
 	for v, known := range words {
 		if slices.Contains(known, word) {
 			return v, true
+		}
+	}
+	// Longer words, such as cluster_is_unreachable. The order matters: reconnect holds connect.
+	for _, stem := range []struct {
+		part string
+		verb verb
+	}{
+		{"reconnect", verbReconnect}, {"disconnect", verbDisconnect}, {"unreachable", verbDisconnect}, {"partition", verbDisconnect},
+		{"rejoin", verbJoin}, {"leave", verbLeave}, {"depart", verbLeave}, {"unexport", verbUnexport},
+	} {
+		if strings.Contains(word, stem.part) {
+			return stem.verb, true
 		}
 	}
 	return "", false
@@ -68,6 +86,7 @@ type action struct {
 	object  Object         // all of it to apply; kind, namespace and name are enough otherwise
 	part    map[string]any // to patch
 	id      string         // to rename
+	span    time.Duration  // to wait
 }
 
 // step is a named list of changes.
@@ -77,6 +96,10 @@ type step struct {
 	err     error  // why the step cannot be done
 	text    string // as the case file has it
 }
+
+// forPeople are keys of a step that change nothing.
+var forPeople = []string{"id", "step", "title", "note", "notes", "why", "source", "about", "description", "comment", "what", "effect",
+	"merged", "conditions", "after"}
 
 // readSteps understands the steps of a world. A step that it cannot read carries the reason.
 func readSteps(w World) []step {
@@ -91,7 +114,7 @@ func readSteps(w World) []step {
 		}
 		r := stepReader{world: w}
 		rest := maps.Clone(raw)
-		for _, key := range []string{"id", "step", "title", "note", "notes", "why", "source", "about", "description", "comment", "merged", "what"} {
+		for _, key := range forPeople {
 			delete(rest, key)
 		}
 		if s.err = r.read(scope{}, rest); s.err == nil && len(r.actions) == 0 {
@@ -156,7 +179,8 @@ func (r *stepReader) readMapping(in scope, node Object) error {
 	in, node = rest.scope, rest.node
 
 	part := map[string]any{}
-	done := len(node) > 0
+	var waits []any // after everything else
+	said := false   // whether the keys below have said what is done
 	for _, key := range sortedKeys(node) {
 		value := node[key]
 		v, isVerb := verbOf(key)
@@ -184,21 +208,43 @@ func (r *stepReader) readMapping(in scope, node Object) error {
 			if err := r.rename(in, value); err != nil {
 				return err
 			}
+			said = true
+			continue
+		case isVerb && v == verbWait:
+			waits = append(waits, value)
 			continue
 		case isVerb:
 			inner.verb = v
 		case isKind:
 			inner.kind = kind
-		case key == "state" || key == "clusters" || key == "changes" || key == "actions" || key == "do" || key == "members":
+		case key == "clusters" || key == "changes" || key == "actions" || key == "members" || slices.Contains(actionKeys, key):
 		default:
 			return fmt.Errorf("unknown key %q", key)
 		}
 		if err := r.read(inner, value); err != nil {
 			return err
 		}
+		said = true
 	}
-	if len(part) > 0 || !done {
-		return r.emit(in, part)
+	if len(part) > 0 || !said && (in.verb != "" || len(waits) == 0) {
+		if err := r.emit(in, part); err != nil {
+			return err
+		}
+	}
+	return r.wait(waits)
+}
+
+// wait reads "60s" or a number of seconds.
+func (r *stepReader) wait(spans []any) error {
+	for _, value := range spans {
+		span, err := time.ParseDuration(text(value))
+		if err != nil {
+			span, err = time.ParseDuration(text(value) + "s")
+		}
+		if err != nil || span < 0 || span > longestWait {
+			return fmt.Errorf("wait for %s: not a time of at most %s", show(value), longestWait)
+		}
+		r.actions = append(r.actions, action{verb: verbWait, span: span})
 	}
 	return nil
 }
@@ -259,6 +305,9 @@ func (in scope) narrow(w World, node Object) (narrowed, error) {
 			continue
 		}
 		v, known := verbOf(word)
+		if !known && strings.Contains(word, " ") {
+			continue // several words, read later
+		}
 		if !known {
 			return narrowed{}, fmt.Errorf("unknown action %q", word)
 		}
@@ -327,14 +376,15 @@ func (r *stepReader) partOf(v verb, o Object) map[string]any {
 	return part
 }
 
-// readWords reads "west", "disconnected", "ServiceExport w33/cart", "west ServiceExport cart" and the like.
+// readWords reads "west", "disconnected", "ServiceExport w33/cart", "delete ServiceExport cart in west" and the like.
 func (r *stepReader) readWords(in scope, s string) error {
 	for _, word := range strings.FieldsFunc(s, func(c rune) bool { return c == ' ' || c == '/' || c == ':' || c == ',' }) {
 		_, isCluster := r.world.Clusters[word]
 		kind, isKind := kindOf(word)
 		v, isVerb := verbOf(word)
 		switch {
-		case isCluster && in.kind == "":
+		case slices.Contains([]string{"in", "from", "of", "to", "on", "at", "the", "cluster"}, word):
+		case isCluster && (in.kind == "" || in.name != "" && len(in.clusters) == 0):
 			in.clusters = []string{word}
 		case isKind && in.kind == "":
 			in.kind = kind

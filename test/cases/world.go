@@ -288,6 +288,8 @@ func (w *worldRun) do(ctx context.Context, planes map[string]*plane, a action) e
 	case verbRename:
 		w.ids[a.cluster] = a.id
 		return nil
+	case verbWait:
+		return waitUntil(ctx, time.Now().Add(a.span))
 	}
 	p := planes[a.cluster]
 	switch {

@@ -5,7 +5,6 @@ package demo
 
 import (
 	"context"
-	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -18,9 +17,6 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/examples"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
-
-//go:embed manifests/*.yaml
-var manifests embed.FS
 
 // names are the clusters, in the order of their service networks: 10.96.0.0/16, 10.97.0.0/16 and 10.98.0.0/16. The
 // manifests count on that.
@@ -117,11 +113,7 @@ func (d *demo) apply(ctx context.Context) error {
 	d.line("internal  a service of east that nobody exports")
 	d.line("probe     exported by north, in the namespace lab that only north has")
 	for _, c := range d.clusters {
-		text, err := manifests.ReadFile("manifests/" + c.Name() + ".yaml")
-		if err != nil {
-			return err
-		}
-		ready, err := deploy(ctx, c, text)
+		ready, err := Deploy(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -136,7 +128,7 @@ func (d *demo) startServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	places := examples.Places{Local: d.cluster("east").Kubeconfig(), Kubeconfigs: map[string]string{}}
+	places := examples.Places{Local: d.east().Kubeconfig(), Kubeconfigs: map[string]string{}}
 	for _, c := range d.clusters {
 		places.Kubeconfigs[c.Name()] = c.Kubeconfig()
 	}
@@ -228,7 +220,7 @@ func (d *demo) listed(ctx context.Context) (objects float64, err error) {
 // change removes an export and brings it back, and measures how long it takes from the API server's reply to the answer.
 func (d *demo) change(ctx context.Context) error {
 	d.heading("A change", "kubectl --namespace shop delete serviceexport web, in the cluster east")
-	took, err := d.after(ctx, webOfWest, func() error { return unexport(ctx, d.cluster("east"), "shop", "web") })
+	took, err := d.after(ctx, webOfWest, func() error { return unexport(ctx, d.east(), "shop", "web") })
 	if err != nil {
 		return err
 	}
@@ -236,7 +228,7 @@ func (d *demo) change(ctx context.Context) error {
 	if err := d.show(ctx, webOfWest); err != nil {
 		return err
 	}
-	took, err = d.after(ctx, webOfEast, func() error { return export(ctx, d.cluster("east"), "shop", "web") })
+	took, err = d.after(ctx, webOfEast, func() error { return export(ctx, d.east(), "shop", "web") })
 	if err != nil {
 		return err
 	}
@@ -294,7 +286,7 @@ func (d *demo) stayUp(ctx context.Context) {
 	d.command("dig @127.0.0.1 -p %d SRV _postgres._tcp.db.shop.svc.clusterset.local", port)
 	d.command("dig @127.0.0.1 -p %d db-0.north.db.shop.svc.clusterset.local", port)
 	d.command("curl -s http://127.0.0.1:%d/metrics | grep ^coredns_clusterset", d.server.Port("Metrics"))
-	d.command("kubectl --kubeconfig %s --namespace shop delete serviceexport web", d.cluster("east").AdminKubeconfig())
+	d.command("kubectl --kubeconfig %s --namespace shop delete serviceexport web", d.east().AdminKubeconfig())
 	d.line("The kubeconfigs of the other two:")
 	for _, c := range d.clusters[1:] {
 		d.command("%s", c.AdminKubeconfig())
@@ -315,11 +307,5 @@ func (d *demo) stop() error {
 	return errors.Join(err, clusters.StopAll(d.clusters...))
 }
 
-func (d *demo) cluster(name string) *clusters.Cluster {
-	for _, c := range d.clusters {
-		if c.Name() == name {
-			return c
-		}
-	}
-	panic("no cluster " + name)
-}
+// east is the cluster that the server belongs to.
+func (d *demo) east() *clusters.Cluster { return d.clusters[0] }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -21,17 +22,25 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 )
 
-// deploy applies the manifests, writes the status of the Pods in them as a kubelet would, and waits until the
-// EndpointSlices show as many ready endpoints as there are ready Pods. It returns their number.
-func deploy(ctx context.Context, c *clusters.Cluster, manifests []byte) (ready int, err error) {
-	if err := c.Apply(ctx, manifests); err != nil {
+//go:embed manifests/*.yaml
+var manifests embed.FS
+
+// Deploy applies the part of the sample application that is meant for a cluster of this name (east, west or north, with
+// a controller manager), writes the status of its Pods as a kubelet would, and waits until the EndpointSlices show as
+// many ready endpoints as there are ready Pods. It returns their number.
+func Deploy(ctx context.Context, c *clusters.Cluster) (ready int, err error) {
+	text, err := manifests.ReadFile("manifests/" + c.Name() + ".yaml")
+	if err != nil {
+		return 0, err
+	}
+	if err := c.Apply(ctx, text); err != nil {
 		return 0, err
 	}
 	client, err := kubernetes.NewForConfig(c.Admin())
 	if err != nil {
 		return 0, err
 	}
-	pods, err := podsIn(manifests)
+	pods, err := podsIn(text)
 	if err != nil {
 		return 0, fmt.Errorf("manifests of cluster %s: %w", c.Name(), err)
 	}

@@ -107,6 +107,8 @@ func (p Places) line(depth int, words []string) ([]string, error) {
 		return join(slices.Insert(words, 1, "{{.Health}}")), nil
 	case depth == 1 && words[0] == "kubernetes" && block:
 		return append(join(words), "    kubeconfig "+p.Local), nil
+	case depth == 1 && words[0] == "kubernetes":
+		return append(join(append(words, "{")), "    kubeconfig "+p.Local, "}"), nil
 	case depth == 1 && words[0] == "forward":
 		if at := slices.Index(words, "/etc/resolv.conf"); at >= 0 {
 			words[at] = p.Upstream

@@ -188,6 +188,14 @@ func (s *Server) PID() int { return s.process.os.Pid }
 // Running tells whether the server has not exited.
 func (s *Server) Running() bool { return s.process.running() }
 
+// ExitCode returns the exit code of a server that has exited; -1 when it has not, or when a signal killed it.
+func (s *Server) ExitCode() int {
+	if s.Running() {
+		return -1
+	}
+	return s.process.state.ExitCode()
+}
+
 // Log returns everything that the server has printed so far.
 func (s *Server) Log() string { return s.process.out.String() }
 

@@ -353,7 +353,8 @@ type item struct {
 	fact any
 }
 
-// identify makes an item of an API object's metadata.
+// identify makes an item of an API object's metadata: also of an object that does not belong here, since an API server
+// can send anything. An item stays as it is.
 func identify(obj any) *item {
 	if it, ok := obj.(*item); ok {
 		return it

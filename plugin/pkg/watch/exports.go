@@ -2,7 +2,9 @@ package watch
 
 import (
 	"context"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,9 +26,11 @@ type exportFeed struct {
 	clients clients
 	convert converter
 	group   mcsGroup
-	// fetching bounds the requests for new exports that are under way.
-	fetching chan struct{}
+	// requests bounds how many fetches ask the API server at once.
+	requests chan struct{}
 
+	// slicesReached is the resourceVersion up to which the watch of EndpointSlices has told everything.
+	slicesReached       atomic.Uint64
 	services, endpoints atomic.Int64
 	isLive              atomic.Bool
 
@@ -40,9 +44,12 @@ type exportFeed struct {
 	listed    struct{ exports, services, slices bool }
 	// fresh are endpoints that have never been ready, by slice and identity, and since when they are known.
 	fresh map[mcs.ServiceKey]map[string]time.Time
-	// fetches counts finished fetches. A full list that was asked for before a fetch finished may be older than it.
-	fetches                    uint64
-	servicesBegan, slicesBegan uint64
+	// fetching are the fetches under way, by the service they are for.
+	fetching map[mcs.ServiceKey]*fetch
+	// fetches counts finished fetches, lists full lists of Services and EndpointSlices. Of a fetch and a full list that
+	// overlap nobody can tell which is older, so that fetch is made again.
+	fetches, lists             uint64
+	servicesBegan, slicesBegan uint64 // fetches when the last list was asked for
 }
 
 // held is what is known of one exported service.
@@ -51,26 +58,31 @@ type held struct {
 	service fetched[*mcs.ServiceSpec]
 	slices  []fetched[*mcs.Slice] // sorted by name
 	fetch   *fetch                // not nil while one is under way
+	fetched uint64                // the number of the last finished fetch, 0 if there was none
 	shard   *mcs.Shard            // what the sinks were told last
 }
 
-// fetched is a fact with its resourceVersion. fetch is the number of the fetch that brought it, 0 if the watch did.
+// fetched is a fact with its resourceVersion. byFetch tells that a fetch brought it and not the watch.
 type fetched[T any] struct {
 	fact    T
 	version uint64
-	fetch   uint64
+	byFetch bool
 }
 
 // older reports whether a fetch has brought a newer version already. Within the watch itself, order is order: a
 // resourceVersion that goes back there means that etcd was restored.
 func (f *fetched[T]) older(version uint64) bool {
-	return f.fetch != 0 && version != 0 && version < f.version
+	return f.byFetch && version != 0 && version < f.version
 }
 
-// fetch is one request for the objects of a new export. What the watch deletes meanwhile must not come back by it.
+// fetch is one request for the objects of a new export. Its answer may be older than what the watch says meanwhile.
 type fetch struct {
-	serviceGone *uint64 // the resourceVersion of the deletion, nil when there was none
-	slicesGone  map[string]uint64
+	lists uint64 // how many full lists there had been when it was made
+	// serviceGone is the resourceVersion of the Service's deletion, nil when there was none.
+	serviceGone *uint64
+	// passed are the resourceVersions of EndpointSlices of the namespace, by name, as the watch told them. Of any service:
+	// a slice can change hands.
+	passed map[string]uint64
 }
 
 func newExportFeed(w *Watcher, c clients) *exportFeed {
@@ -78,7 +90,8 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		w: w, clients: c,
 		convert:  converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
 		group:    mcsGroup{clients: c, plural: "serviceexports"},
-		fetching: make(chan struct{}, 8),
+		requests: make(chan struct{}, 8),
+		fetching: map[mcs.ServiceKey]*fetch{},
 		held:     map[mcs.ServiceKey]*held{},
 		owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
 		fresh:    map[mcs.ServiceKey]map[string]time.Time{},
@@ -101,6 +114,7 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 	endpointSlices := &store{
 		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() { f.begin(&f.slicesBegan) },
 		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
+		reached: &f.slicesReached,
 	}
 	core, discovery := f.clients.core.CoreV1().RESTClient(), f.clients.core.DiscoveryV1().RESTClient()
 	all := func(*metav1.ListOptions) {}
@@ -204,6 +218,7 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 		return
 	}
 	delete(f.held, key)
+	delete(f.fetching, key)
 	for i := range h.slices {
 		id := mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}
 		delete(f.owner, id)
@@ -298,43 +313,38 @@ func (f *exportFeed) replaceExports(items []any) {
 
 // Services.
 
-func (f *exportFeed) exported(key mcs.ServiceKey) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.held[key] != nil
-}
-
 func (f *exportFeed) compactService(obj any) any {
 	s, ok := obj.(*corev1.Service)
 	if !ok {
-		return obj
+		return identify(obj)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.serviceItem(s)
+}
+
+// serviceItem has a fact only if the service is exported.
+func (f *exportFeed) serviceItem(s *corev1.Service) *item {
 	out := identify(s)
 	out.key = mcs.ServiceKey{Namespace: s.Namespace, Name: s.Name}
-	if f.exported(out.key) {
+	if f.held[out.key] != nil {
 		out.fact = f.convert.service(s)
 	}
 	return out
 }
 
 func (f *exportFeed) setService(obj any) {
-	it, ok := f.compactService(obj).(*item)
-	if !ok || it.fact == nil {
+	s, ok := obj.(*corev1.Service)
+	if !ok {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if h := f.held[it.key]; h != nil {
-		h.setService(it, 0)
+	it := f.serviceItem(s)
+	if h := f.held[it.key]; h != nil && !h.service.older(it.version) {
+		h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, false}
 		f.tell(it.key, h, time.Time{})
 	}
-}
-
-func (h *held) setService(it *item, by uint64) {
-	if h.service.older(it.version) {
-		return
-	}
-	h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, by}
 }
 
 func (f *exportFeed) removeService(obj any) {
@@ -356,6 +366,7 @@ func (f *exportFeed) removeService(obj any) {
 func (f *exportFeed) replaceServices(items []any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.lists++
 	there := make(map[mcs.ServiceKey]*item, len(f.held))
 	for _, obj := range items {
 		if it := obj.(*item); f.held[it.key] != nil {
@@ -363,17 +374,24 @@ func (f *exportFeed) replaceServices(items []any) {
 		}
 	}
 	for key, h := range f.held {
-		fetchedSince := h.service.fetch > f.servicesBegan
-		switch it := there[key]; {
-		case it == nil && !fetchedSince:
-			h.service = fetched[*mcs.ServiceSpec]{}
-		case it != nil && it.fact != nil && (!fetchedSince || it.version > h.service.version):
-			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, 0}
+		h.service = fetched[*mcs.ServiceSpec]{}
+		// Without a fact when the export is newer than the list: then there is a fetch, under way or finished since.
+		if it := there[key]; it != nil && it.fact != nil {
+			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, false}
 		}
-		f.tell(key, h, time.Time{})
+		f.settle(key, h, f.servicesBegan)
 	}
 	f.listed.services = true
 	f.listedAll()
+}
+
+// settle ends the part of a full list in one service: it is told, but for one that was fetched since the list was asked
+// for. That fetch is made again.
+func (f *exportFeed) settle(key mcs.ServiceKey, h *held, began uint64) {
+	if h.fetch == nil && h.fetched > began {
+		f.fetch(key, h)
+	}
+	f.tell(key, h, time.Time{})
 }
 
 // EndpointSlices.
@@ -396,68 +414,86 @@ func serviceOf(s *discoveryv1.EndpointSlice) mcs.ServiceKey {
 func (f *exportFeed) compactSlice(obj any) any {
 	s, ok := obj.(*discoveryv1.EndpointSlice)
 	if !ok {
-		return obj
+		return identify(obj)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sliceItem(s)
+}
+
+// sliceItem has a fact only if the service is exported and the slice makes sense.
+func (f *exportFeed) sliceItem(s *discoveryv1.EndpointSlice) *item {
 	out := identify(s)
 	out.key = serviceOf(s)
-	if f.exported(out.key) {
-		if slice := f.convert.slice(s); slice != nil {
-			out.fact = sliceFact{slice, changedAt(s)}
-		}
+	if f.held[out.key] == nil {
+		return out
+	}
+	if slice := f.convert.slice(s); slice != nil {
+		out.fact = sliceFact{slice, changedAt(s)}
 	}
 	return out
 }
 
 func (f *exportFeed) setSlice(obj any) {
-	it, ok := f.compactSlice(obj).(*item)
+	s, ok := obj.(*discoveryv1.EndpointSlice)
 	if !ok {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if owner, there := f.owner[it.id()]; there && (owner != it.key || it.fact == nil) {
-		f.takeSlice(owner, it)
+	it := f.sliceItem(s)
+	f.pass(it)
+	if owner, there := f.owner[it.id()]; there && (owner != it.key || it.fact == nil) && !f.takeSlice(owner, it) {
+		return
 	}
 	if h := f.held[it.key]; h != nil && it.fact != nil {
-		f.putSlice(h, it, 0)
+		f.putSlice(h, it, false, nil)
 		f.tell(it.key, h, it.fact.(sliceFact).changed)
+	}
+}
+
+// pass notes that the watch has told something of a slice while fetches are under way.
+func (f *exportFeed) pass(it *item) {
+	for key, fetch := range f.fetching {
+		if key.Namespace == it.namespace {
+			fetch.passed[it.name] = it.version
+		}
 	}
 }
 
 func (f *exportFeed) removeSlice(obj any) {
 	it := identify(obj)
-	if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
-		it.key = serviceOf(s)
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if h := f.held[it.key]; h != nil && h.fetch != nil {
-		h.fetch.slicesGone[it.name] = it.version
-	}
+	f.pass(it)
 	if owner, there := f.owner[it.id()]; there {
 		f.takeSlice(owner, it)
 	}
 }
 
-// takeSlice removes a slice from a service, unless a fetch has brought a newer one of that name.
-func (f *exportFeed) takeSlice(key mcs.ServiceKey, it *item) {
-	h := f.held[key]
+// takeSlice removes a slice from the service that has it, unless a fetch has brought a newer one of that name.
+func (f *exportFeed) takeSlice(owner mcs.ServiceKey, it *item) bool {
+	h := f.held[owner]
 	at, there := h.find(it.name)
 	if !there || h.slices[at].older(it.version) {
-		return
+		return false
 	}
 	h.slices = slices.Delete(h.slices, at, at+1)
 	delete(f.owner, it.id())
 	delete(f.fresh, it.id())
-	f.tell(key, h, time.Time{})
+	f.tell(owner, h, time.Time{})
+	return true
 }
 
-func (f *exportFeed) putSlice(h *held, it *item, by uint64) {
-	entry := fetched[*mcs.Slice]{it.fact.(sliceFact).slice, it.version, by}
+// putSlice adds or replaces a slice. was is what a full list replaces, nil otherwise.
+func (f *exportFeed) putSlice(h *held, it *item, byFetch bool, was *mcs.Slice) {
+	entry := fetched[*mcs.Slice]{it.fact.(sliceFact).slice, it.version, byFetch}
 	at, there := h.find(it.name)
 	switch {
 	case !there:
-		f.freshen(it.id(), nil, entry.fact)
+		if !byFetch {
+			f.freshen(it.id(), was, entry.fact)
+		}
 		h.slices = slices.Insert(h.slices, at, entry)
 	case h.slices[at].older(it.version):
 		return
@@ -477,77 +513,65 @@ func (h *held) find(name string) (int, bool) {
 func (f *exportFeed) replaceSlices(items []any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	lists := make(map[mcs.ServiceKey][]*item, len(f.held))
+	f.lists++
+	clear(f.owner)
+	was := map[mcs.ServiceKey]*mcs.Slice{}
+	for key, h := range f.held {
+		for i := range h.slices {
+			was[mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}] = h.slices[i].fact
+		}
+		h.slices = nil
+	}
 	for _, obj := range items {
-		if it := obj.(*item); f.held[it.key] != nil {
-			lists[it.key] = append(lists[it.key], it)
+		if it := obj.(*item); it.fact != nil && f.held[it.key] != nil {
+			f.putSlice(f.held[it.key], it, false, was[it.id()])
 		}
 	}
+	maps.DeleteFunc(f.fresh, func(id mcs.ServiceKey, _ map[string]time.Time) bool {
+		_, there := f.owner[id]
+		return !there
+	})
 	for key, h := range f.held {
-		f.replaceSlicesOf(key, h, lists[key])
-		f.tell(key, h, time.Time{})
+		f.settle(key, h, f.slicesBegan)
 	}
 	f.listed.slices = true
 	f.listedAll()
-}
-
-// replaceSlicesOf makes the listed slices the only ones, but for those a fetch has brought since the list was asked
-// for, and leaves alone those that were not converted because the export is newer than the list.
-func (f *exportFeed) replaceSlicesOf(key mcs.ServiceKey, h *held, items []*item) {
-	listed := make(map[string]*item, len(items))
-	for _, it := range items {
-		listed[it.name] = it
-	}
-	h.slices = slices.DeleteFunc(h.slices, func(old fetched[*mcs.Slice]) bool {
-		if listed[old.fact.Name] != nil || old.fetch > f.slicesBegan {
-			return false
-		}
-		id := mcs.ServiceKey{Namespace: key.Namespace, Name: old.fact.Name}
-		delete(f.owner, id)
-		delete(f.fresh, id)
-		return true
-	})
-	for _, it := range items {
-		at, there := h.find(it.name)
-		if it.fact == nil || there && h.slices[at].fetch > f.slicesBegan && it.version <= h.slices[at].version {
-			continue
-		}
-		if there {
-			h.slices[at].fetch = 0 // the list decides, even if its versions are lower: etcd may have been restored
-		}
-		f.putSlice(h, it, 0)
-	}
 }
 
 // New exports.
 
 // fetch asks for the objects of a new export, again and again until there is an answer or the export is gone.
 func (f *exportFeed) fetch(key mcs.ServiceKey, h *held) {
-	h.fetch = &fetch{slicesGone: map[string]uint64{}}
-	mine := h.fetch
+	mine := &fetch{lists: f.lists, passed: map[string]uint64{}}
+	h.fetch, f.fetching[key] = mine, mine
 	f.w.background(func(ctx context.Context) {
 		delay := retry()
+		newest := false
 		for {
 			select {
-			case f.fetching <- struct{}{}:
+			case f.requests <- struct{}{}:
 			case <-ctx.Done():
 				return
 			}
-			service, list, err := f.get(ctx, key)
-			<-f.fetching
+			service, list, err := f.get(ctx, key, newest)
+			<-f.requests
 			if ctx.Err() != nil || f.gone(key, mine) {
 				return
 			}
-			if err == nil {
-				f.fetchedAll(key, mine, service, list)
+			if err != nil {
+				newest = true
+				sleep(ctx, delay.Step())
+			} else if f.fetchedAll(key, mine, service, list) {
 				return
 			}
-			sleep(ctx, delay.Step())
 		}
 	})
 }
 
-func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey) (*corev1.Service, []discoveryv1.EndpointSlice, error) {
+// get asks for the Service and the EndpointSlices of an export. The slices need only be as new as what the watch of all
+// slices has told, and may have dropped, before the export was known: what is newer comes by the watch. An API server
+// has them in its cache then, while for the newest it first asks etcd how new they are, which takes up to 100 ms.
+func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey, newest bool) (*corev1.Service, []discoveryv1.EndpointSlice, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	service, err := f.clients.core.CoreV1().Services(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
@@ -557,8 +581,12 @@ func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey) (*corev1.Servi
 	case err != nil:
 		return nil, nil, err
 	}
-	list, err := f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx,
-		metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name})
+	options := metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name}
+	if reached := f.slicesReached.Load(); reached != 0 && !newest {
+		options.ResourceVersion = strconv.FormatUint(reached, 10)
+		options.ResourceVersionMatch = metav1.ResourceVersionMatchNotOlderThan
+	}
+	list, err := f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, options)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -572,43 +600,49 @@ func (f *exportFeed) gone(key mcs.ServiceKey, mine *fetch) bool {
 	return h == nil || h.fetch != mine
 }
 
-func (f *exportFeed) fetchedAll(key mcs.ServiceKey, mine *fetch, service *corev1.Service, list []discoveryv1.EndpointSlice) {
+// fetchedAll takes the answer of a fetch. It returns false when a full list has come meanwhile: ask again.
+func (f *exportFeed) fetchedAll(key mcs.ServiceKey, mine *fetch, service *corev1.Service, list []discoveryv1.EndpointSlice) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h := f.held[key]
 	if h == nil || h.fetch != mine {
-		return
+		return true
+	}
+	if mine.lists != f.lists {
+		*mine = fetch{lists: f.lists, passed: map[string]uint64{}}
+		return false
 	}
 	h.fetch = nil
+	delete(f.fetching, key)
 	f.fetches++
+	h.fetched = f.fetches
 	if service != nil {
-		it := identify(service)
+		it := f.serviceItem(service)
 		deleted := mine.serviceGone != nil && it.version <= *mine.serviceGone
 		if !deleted && it.version >= h.service.version {
-			it.fact = f.convert.service(service)
-			h.setService(it, f.fetches)
+			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, true}
 		}
 	}
 	for i := range list {
 		f.fetchedSlice(key, h, mine, &list[i])
 	}
 	f.tell(key, h, time.Time{})
+	return true
 }
 
 func (f *exportFeed) fetchedSlice(key mcs.ServiceKey, h *held, mine *fetch, s *discoveryv1.EndpointSlice) {
-	it := identify(s)
-	it.key = serviceOf(s)
-	if it.key != key {
+	it := f.sliceItem(s)
+	if it.key != key || it.fact == nil {
 		return
 	}
-	if deletion, deleted := mine.slicesGone[it.name]; deleted && it.version <= deletion {
+	if seen, ok := mine.passed[it.name]; ok && it.version <= seen {
 		return
 	}
 	if at, there := h.find(it.name); there && h.slices[at].version >= it.version {
 		return
 	}
-	if slice := f.convert.slice(s); slice != nil {
-		it.fact = sliceFact{slice: slice}
-		f.putSlice(h, it, f.fetches)
+	if owner, there := f.owner[it.id()]; there && owner != key && !f.takeSlice(owner, it) {
+		return
 	}
+	f.putSlice(h, it, true, nil)
 }

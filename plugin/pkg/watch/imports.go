@@ -239,7 +239,7 @@ func (f *importFeed) replaceImports(items []any) {
 func (f *importFeed) compactSlice(obj any) any {
 	s, ok := obj.(*discoveryv1.EndpointSlice)
 	if !ok {
-		return obj
+		return identify(obj)
 	}
 	out := identify(s)
 	key, ok := f.convert.key(s.Namespace, s.Labels[labelImportName])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -273,29 +274,35 @@ type store struct {
 	// complete is closed when the first full list has been passed on.
 	complete chan struct{}
 	once     sync.Once
+	// reached, where there is one, is the resourceVersion up to which the watch has told everything.
+	reached *atomic.Uint64
 }
 
 func (s *store) Add(obj any) error {
 	s.note("add", 1)
+	s.reach(identify(obj).version)
 	s.set(obj)
 	return nil
 }
 
 func (s *store) Update(obj any) error {
 	s.note("update", 1)
+	s.reach(identify(obj).version)
 	s.set(obj)
 	return nil
 }
 
 func (s *store) Delete(obj any) error {
 	s.note("delete", 1)
+	s.reach(identify(obj).version)
 	s.remove(obj)
 	return nil
 }
 
 // Replace takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
-func (s *store) Replace(objs []any, _ string) error {
+func (s *store) Replace(objs []any, at string) error {
 	s.note("list", len(objs))
+	s.reach(version(at))
 	for i, obj := range objs {
 		objs[i] = s.compact(obj)
 	}
@@ -307,14 +314,22 @@ func (s *store) Replace(objs []any, _ string) error {
 func (s *store) Resync() error { return nil }
 
 // Bookmark implements cache.ReflectorBookmarkStore: a bookmark is a proof of life.
-func (s *store) Bookmark(string) error {
+func (s *store) Bookmark(at string) error {
 	s.w.life.proof()
+	s.reach(version(at))
 	return nil
 }
 
 // Transformer implements cache.TransformingStore, so that a streamed list never holds all API objects at once.
 func (s *store) Transformer() cache.TransformFunc {
 	return func(obj any) (any, error) { return s.compact(obj), nil }
+}
+
+// reach notes how far the watch has come, before what it brought is kept or dropped.
+func (s *store) reach(version uint64) {
+	if s.reached != nil {
+		s.reached.Store(version)
+	}
 }
 
 func (s *store) note(event string, objects int) {

@@ -58,7 +58,7 @@ func (f *propertyFeed) connect(ctx context.Context) ([]stage, error) {
 	}
 	s := &store{
 		w: f.w, resource: "clusterproperties", complete: make(chan struct{}), begin: func() {},
-		set: f.set, remove: func(any) { f.tell(false) }, replace: f.replace,
+		set: f.set, remove: f.remove, replace: f.replace,
 		compact: func(obj any) any { return obj },
 	}
 	return []stage{{{"clusterproperties", lists, f.clients.dynamic, s}}}, nil
@@ -93,6 +93,9 @@ func (f *propertyFeed) unsubscribe(s Sink) {
 }
 
 func (f *propertyFeed) set(obj any) { f.tell(drains(obj)) }
+
+// remove is called for the one property that is watched.
+func (f *propertyFeed) remove(any) { f.tell(false) }
 
 func (f *propertyFeed) replace(items []any) { f.tell(slices.ContainsFunc(items, drains)) }
 

@@ -1,0 +1,636 @@
+package watch
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+)
+
+var (
+	a = mcs.ServiceKey{Namespace: "shop", Name: "a"}
+	b = mcs.ServiceKey{Namespace: "shop", Name: "b"}
+	s = mcs.ServiceKey{Namespace: "shop", Name: "s"} // a slice
+)
+
+// sees compares what the sink was told of shop/a and shop/b so far.
+func (m *model) sees(t *testing.T, when, wantA, wantB string) {
+	t.Helper()
+	synctest.Wait()
+	m.sink.look(func() {
+		for key, want := range map[mcs.ServiceKey]string{a: wantA, b: wantB} {
+			if got := sketch(m.sink.shards[key]); got != want {
+				t.Errorf("%s: %s is %q, want %q", when, key, got, want)
+			}
+		}
+	})
+}
+
+const (
+	nothing   = "nothing"
+	noService = "no service"
+	oneIP     = "[10.0.0.1 invalid IP]"
+	otherIP   = "[10.0.0.2 invalid IP]"
+)
+
+func TestExportFeed(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		play func(t *testing.T, m *model)
+	}{
+		{"nothing is told before all three lists are there", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			for _, k := range []kind{theExports, theServices} {
+				m.listAll(k)
+				if m.sink.calls != 0 || m.feed.synced() {
+					t.Errorf("After list %d something was told", k)
+				}
+			}
+			m.listAll(theSlices)
+			m.sees(t, "after the last list", oneIP+" s 10.8.0.1", nothing)
+			if len(m.sink.synced) != 1 || m.sink.synced[0] != (mcs.Source{Cluster: "east"}) || !m.feed.synced() {
+				t.Errorf("Synced: %v", m.sink.synced)
+			}
+		}},
+		{"slices may be listed before services", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.listAll(theExports)
+			m.listAll(theSlices)
+			if m.sink.calls != 0 {
+				t.Error("Something was told before the services were listed")
+			}
+			m.listAll(theServices)
+			m.sees(t, "at last", noService+" s 10.8.0.1", nothing)
+		}},
+		{"events between the lists are not told one by one", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.listAll(theExports)
+			m.listAll(theServices)
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.events()
+			if m.sink.calls != 0 {
+				t.Error("An event was told before the slices were listed")
+			}
+			m.listAll(theSlices)
+			m.sees(t, "at last", oneIP, nothing)
+		}},
+		{"of what is not exported nothing is kept", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.sync()
+			for i := range 50 {
+				name := fmt.Sprint("n", i)
+				m.set(theServices, service("shop", name, "10.0.0.9"))
+				m.set(theSlices, slice("shop", name, name, "10.8.0.9"))
+			}
+			m.events()
+			m.listAll(theServices)
+			m.listAll(theSlices)
+			if len(m.feed.held) != 1 || len(m.feed.owner) != 0 || len(m.feed.held[a].slices) != 0 {
+				t.Errorf("The feed holds %d services and %d slices", len(m.feed.held), len(m.feed.owner))
+			}
+			if fact := m.feed.compactService(service("shop", "n0", "10.0.0.9")).(*item).fact; fact != nil {
+				t.Errorf("Of a full list it would keep %v", fact)
+			}
+		}},
+		{"an export with a bad name is none", func(_ *testing.T, m *model) {
+			m.set(theExports, export("shop", "a.b"))
+			m.sync()
+			m.set(theExports, export("sh.op", "a"))
+		}},
+		{"a new export is fetched at once and told when it is whole", func(t *testing.T, m *model) {
+			m.sync()
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			calls := m.pending()
+			if len(calls) != 1 || calls[0].what != "service shop/a" {
+				t.Fatalf("The requests are %v", calls)
+			}
+			m.answer(calls[0])
+			m.sees(t, "with half an answer", nothing, nothing)
+			if calls = m.pending(); len(calls) != 1 || calls[0].what != "slices shop kubernetes.io/service-name=a" {
+				t.Fatalf("The requests are %v", calls)
+			}
+			m.answer(calls[0])
+			m.sees(t, "with the answer", oneIP+" s 10.8.0.1", nothing)
+		}},
+		{"a new export without a Service is told too", func(t *testing.T, m *model) {
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.fetch()
+			m.sees(t, "after the fetch", noService, nothing)
+		}},
+		{"an export that goes while it is fetched is never told", func(t *testing.T, m *model) {
+			m.sync()
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.pending()
+			m.del(theExports, a)
+			m.events()
+			before := m.sink.calls
+			m.fetch()
+			if m.sink.calls != before {
+				t.Error("It was told")
+			}
+		}},
+		{"an export that goes and comes while it is fetched is fetched anew", func(t *testing.T, m *model) {
+			m.sync()
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			old := m.pending()[0]
+			old.evaluate()
+			m.del(theExports, a)
+			m.set(theServices, service("shop", "a", "10.0.0.2"))
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.answer(old)
+			m.sees(t, "after the old answer", nothing, nothing)
+			m.fetch()
+			m.sees(t, "after the new one", otherIP, nothing)
+		}},
+		{"a fetch that fails is made again", func(t *testing.T, m *model) {
+			m.sync()
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			first := m.pending()[0]
+			first.err, first.asked = errModel, true
+			m.answer(first)
+			m.sees(t, "after the failure", nothing, nothing)
+			m.settle(t)
+			m.sees(t, "after another try", oneIP, nothing)
+		}},
+		{"a fetch that brings an older Service than the watch changes nothing", func(t *testing.T, m *model) {
+			m.sync()
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			call := m.pending()[0]
+			call.evaluate()
+			m.set(theServices, service("shop", "a", "10.0.0.2"))
+			m.events()
+			m.answer(call)
+			m.fetch()
+			m.sees(t, "after the fetch", otherIP, nothing)
+		}},
+		{"a fetch that brings a newer Service than the watch is not undone by the events in between", func(t *testing.T, m *model) {
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theServices, service("shop", "a", "10.0.0.2"))
+			m.fetch()
+			m.sees(t, "after the fetch", otherIP, nothing)
+			m.event(theServices)
+			m.sees(t, "after the older event", otherIP, nothing)
+		}},
+		{"a Service deleted while it is fetched does not come back", func(t *testing.T, m *model) {
+			m.sync()
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			call := m.pending()[0]
+			call.evaluate()
+			m.del(theServices, a)
+			m.events()
+			m.answer(call)
+			m.fetch()
+			m.sees(t, "after the fetch", noService, nothing)
+		}},
+		{"a Service deleted and created anew before the fetch is not undone by the old deletion", func(t *testing.T, m *model) {
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.del(theServices, a)
+			m.set(theServices, service("shop", "a", "10.0.0.2"))
+			m.fetch()
+			m.event(theServices)
+			m.sees(t, "after the old deletion", otherIP, nothing)
+		}},
+		{"a slice deleted while it is fetched does not come back", func(t *testing.T, m *model) {
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.answer(m.pending()[0])
+			call := m.pending()[0]
+			call.evaluate()
+			m.del(theSlices, s)
+			m.events()
+			m.answer(call)
+			m.sees(t, "after the fetch", noService, nothing)
+		}},
+		{"a slice that changes hands while it is fetched does not stay with the old service", func(t *testing.T, m *model) {
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.answer(m.pending()[0])
+			call := m.pending()[0]
+			call.evaluate()
+			m.set(theSlices, slice("shop", "s", "b", "10.8.0.1")) // b is not exported
+			m.events()
+			m.answer(call)
+			m.sees(t, "after the fetch", noService, nothing)
+		}},
+		{"a slice that a fetch finds in other hands leaves the old service", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "b"))
+			m.set(theSlices, slice("shop", "s", "b", "10.8.0.1"))
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.fetch()
+			m.sees(t, "after the fetch", noService+" s 10.8.0.1", noService)
+		}},
+		{"a slice moves between services when its label changes", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.set(theExports, export("shop", "b"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			m.sees(t, "at first", noService+" s 10.8.0.1", noService)
+			m.set(theSlices, slice("shop", "s", "b", "10.8.0.1"))
+			m.events()
+			m.sees(t, "after the change", noService, noService+" s 10.8.0.1")
+			m.set(theSlices, slice("shop", "s", "c", "10.8.0.1"))
+			m.events()
+			m.sees(t, "in the hands of nobody", noService, noService)
+		}},
+		{"a slice that moved between two full lists can still be deleted", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.set(theExports, export("shop", "b"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			for i := range 8 { // a map has no order, so once proves nothing
+				from, to := "a", "b"
+				if i%2 != 0 {
+					from, to = to, from
+				}
+				m.set(theSlices, slice("shop", "s", from, "10.8.0.1"))
+				m.events()
+				m.set(theSlices, slice("shop", "s", to, "10.8.0.1"))
+				m.listAll(theSlices)
+				m.del(theSlices, s)
+				m.events()
+				m.sees(t, "after the deletion", noService, noService)
+			}
+		}},
+		{"a slice that becomes an imported copy goes", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			imported := slice("shop", "s", "a", "10.8.0.1")
+			imported.Labels[labelImportName] = "a"
+			m.set(theSlices, imported)
+			m.events()
+			m.sees(t, "after the change", noService, nothing)
+		}},
+		{"imported copies are skipped in lists and fetches", func(t *testing.T, m *model) {
+			imported := slice("shop", "s", "a", "10.8.0.1")
+			imported.Labels[labelImportName] = "a"
+			m.set(theSlices, imported)
+			m.set(theExports, export("shop", "a"))
+			m.sync()
+			m.sees(t, "after the lists", noService, nothing)
+			m.del(theExports, a)
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.fetch()
+			m.sees(t, "after the fetch", noService, nothing)
+		}},
+		{"a slice that loses its IP addresses goes, by an event or by a full list", func(t *testing.T, m *model) {
+			names := slice("shop", "s", "a", "example.org")
+			names.AddressType = discoveryv1.AddressTypeFQDN
+			m.set(theExports, export("shop", "a"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			m.set(theSlices, names)
+			m.events()
+			m.sees(t, "after the event", noService, nothing)
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.events()
+			m.sees(t, "in between", noService+" s 10.8.0.1", nothing)
+			m.set(theSlices, names.DeepCopy())
+			m.listAll(theSlices)
+			m.sees(t, "after the list", noService, nothing)
+		}},
+		{"a full list drops what it lacks and keeps the rest", func(t *testing.T, m *model) {
+			for _, name := range []string{"a", "b"} {
+				m.set(theExports, export("shop", name))
+				m.set(theServices, service("shop", name, "10.0.0.1"))
+				m.set(theSlices, slice("shop", "s-"+name, name, "10.8.0.1"))
+			}
+			m.sync()
+			before := m.sink.calls
+			m.listAll(theServices)
+			m.listAll(theSlices)
+			m.listAll(theExports)
+			if m.sink.calls != before {
+				t.Error("Lists that say the same were told again")
+			}
+			m.del(theServices, a)
+			m.del(theSlices, mcs.ServiceKey{Namespace: "shop", Name: "s-b"})
+			m.listAll(theServices)
+			m.listAll(theSlices)
+			m.sees(t, "after the lists", noService+" s-a 10.8.0.1", oneIP)
+			m.del(theExports, b)
+			m.listAll(theExports)
+			m.sees(t, "after the list of exports", noService+" s-a 10.8.0.1", nothing)
+		}},
+		{"an export that a full list brings is fetched", func(t *testing.T, m *model) {
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.listAll(theExports)
+			m.sees(t, "after the list", nothing, nothing)
+			m.fetch()
+			m.sees(t, "after the fetch", oneIP, nothing)
+		}},
+		{"a full list that began before a fetch finished does not undo it", func(t *testing.T, m *model) {
+			m.sync()
+			m.relist(theServices, 0) // begun
+			m.relist(theServices, 0) // evaluated: no Service yet
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.fetch()
+			m.sees(t, "after the fetch", oneIP, nothing)
+			m.relist(theServices, 0)
+			m.relist(theServices, 0)
+			m.sees(t, "after the list", oneIP, nothing)
+			m.fetch()
+			m.sees(t, "after asking again", oneIP, nothing)
+		}},
+		{"a fetch that was answered before a full list, and arrives after it, is made again", func(t *testing.T, m *model) {
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			call := m.pending()[0]
+			call.evaluate()
+			m.del(theServices, a)
+			m.del(theSlices, s)
+			m.listAll(theServices) // the deletion is in the list, no event tells it
+			m.listAll(theSlices)
+			m.answer(call)
+			m.fetch()
+			m.sees(t, "after the fetch", noService, nothing)
+		}},
+		{"etcd is restored: older resourceVersions in a full list are the truth, and so are the events after it", func(t *testing.T, m *model) {
+			rv, old := m.snapshot()
+			m.set(theExports, export("shop", "a"))
+			m.set(theServices, service("shop", "a", "10.0.0.9"))
+			m.sync()
+			rv, old = m.snapshot()
+			for range 5 {
+				m.set(theServices, service("shop", "a", "10.0.0.2"))
+				m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			}
+			m.events()
+			m.sees(t, "before", otherIP+" s 10.8.0.1", nothing)
+			m.restore(rv, old)
+			m.settle(t)
+			m.sees(t, "after", "[10.0.0.9 invalid IP]", nothing)
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.events()
+			m.sees(t, "after an event", oneIP, nothing)
+		}},
+		{"etcd is restored after a fetch had brought the newest", func(t *testing.T, m *model) {
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theExports, export("shop", "a"))
+			rv, old := m.snapshot()
+			m.del(theExports, a)
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.set(theServices, service("shop", "a", "10.0.0.2"))
+			for m.event(theExports) {
+			}
+			m.fetch()
+			m.sees(t, "before", otherIP, nothing)
+			m.restore(rv, old)
+			m.settle(t)
+			m.set(theServices, service("shop", "a", "10.0.0.3"))
+			m.events()
+			m.sees(t, "after", "[10.0.0.3 invalid IP]", nothing)
+		}},
+		{"a slice without a version, as no server sends, follows the order of events", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.sync()
+			for _, version := range []string{"", "x", ""} {
+				o := slice("shop", "s", "a", "10.8.0.1")
+				o.ResourceVersion = version
+				m.feed.setSlice(o)
+				m.sees(t, "set", noService+" s 10.8.0.1", nothing)
+				m.feed.removeSlice(o)
+				m.sees(t, "removed", noService, nothing)
+			}
+		}},
+		{"objects that do not belong here are ignored", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			pod := &corev1.Pod{ObjectMeta: meta("shop", "x")}
+			for _, set := range []func(any){m.feed.setExport, m.feed.setService, m.feed.setSlice, m.feed.removeExport, m.feed.removeService, m.feed.removeSlice} {
+				set(pod)
+				set("no object at all")
+			}
+			for _, compact := range []func(any) any{m.feed.compactExport, m.feed.compactService, m.feed.compactSlice} {
+				for _, o := range []any{pod, "no object at all", &item{}} {
+					if _, ok := compact(o).(*item); !ok {
+						t.Errorf("%T is no item afterwards", o)
+					}
+				}
+			}
+		}},
+		{"the CRDs go: everything is forgotten, and told so", func(t *testing.T, m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			m.feed.clear()
+			m.sees(t, "after", nothing, nothing)
+			if len(m.feed.owner) != 0 {
+				t.Error("A slice has an owner")
+			}
+			m.del(theExports, a)
+			m.listAll(theExports)
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newModel(t)
+				tc.play(t, m)
+				m.settle(t)
+				m.check(t)
+			})
+		})
+	}
+}
+
+func TestFetchesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		m.sync()
+		for i := range 100 {
+			m.set(theExports, export("shop", fmt.Sprint("n", i)))
+		}
+		m.events()
+		if n := len(m.pending()); n != cap(m.feed.requests) {
+			t.Errorf("%d requests at once, want %d", n, cap(m.feed.requests))
+		}
+		m.settle(t)
+		m.check(t)
+	})
+}
+
+func TestSubscribersOfAnExportFeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		early, late := newTold(), newTold()
+		m.feed.subscribe(early)
+		if early.calls != 0 {
+			t.Error("Before the first sync there is nothing to tell")
+		}
+		m.set(theExports, export("shop", "a"))
+		m.sync()
+		m.feed.subscribe(late)
+		for _, sink := range []*told{early, late} {
+			if len(sink.shards) != 1 || len(sink.synced) != 1 {
+				t.Errorf("A subscriber was told %d services and synced %v", len(sink.shards), sink.synced)
+			}
+		}
+		m.feed.unsubscribe(early)
+		m.feed.unsubscribe(early) // twice is no harm
+		before := early.calls
+		m.del(theExports, a)
+		m.events()
+		if early.calls != before {
+			t.Error("It was told something after Unsubscribe")
+		}
+		if len(late.shards) != 0 {
+			t.Error("The other was not told")
+		}
+	})
+}
+
+// FuzzExportFeed lets events, full lists, fetches and their replies arrive in any order and expects the feed to end in
+// the shards that the objects at the server say.
+func FuzzExportFeed(f *testing.F) {
+	f.Add([]byte{})
+	random := rand.NewChaCha8([32]byte{1})
+	for n := 16; n <= 256; n *= 2 {
+		data := make([]byte, n)
+		random.Read(data) //nolint:errcheck // never fails
+		f.Add(data)
+	}
+	f.Fuzz(playAtRandom)
+}
+
+// TestExportFeedAtRandom plays long sequences, the same ones each time.
+func TestExportFeedAtRandom(t *testing.T) {
+	random := rand.NewChaCha8([32]byte{})
+	for range 4000 {
+		data := make([]byte, 398+random.Uint64()%2)
+		random.Read(data) //nolint:errcheck // never fails
+		playAtRandom(t, data)
+		if t.Failed() {
+			t.Fatalf("The sequence is %x", data)
+		}
+	}
+}
+
+// playAtRandom takes two octets for each step.
+func playAtRandom(t *testing.T, data []byte) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		if len(data)&1 == 0 {
+			m.sync()
+		}
+		rv, saved := m.snapshot()
+		for data = data[:min(len(data), 400)]; len(data) >= 2; data = data[2:] {
+			switch what, how := data[0], data[1]; {
+			case what < 90:
+				fuzzChange(m, what, how)
+			case what < 170:
+				m.event(kind(how) % kinds)
+			case what < 200:
+				m.relist(kind(how)%kinds, int(how>>4&3))
+			case what < 252:
+				fuzzFetch(m, what, how)
+			case what == 252:
+				rv, saved = m.snapshot()
+			case what == 253:
+				m.restore(rv, saved)
+			case what == 254:
+				m.feed.clear()
+				m.at[theExports] = -1 // its CRDs were gone: everything is listed again
+			default:
+				m.settle(t)
+				m.check(t)
+			}
+		}
+		m.settle(t)
+		m.check(t)
+	})
+}
+
+// fuzzChange changes an object at the server.
+func fuzzChange(m *model, what, how byte) {
+	names := []mcs.ServiceKey{a, b, {Namespace: "other", Name: "a"}}
+	key := names[int(how)%len(names)]
+	ip := fmt.Sprintf("10.0.0.%d", 1+how>>4)
+	id := mcs.ServiceKey{Namespace: key.Namespace, Name: fmt.Sprint("s", how>>2&1)}
+	switch what % 6 {
+	case 0:
+		m.set(theExports, export(key.Namespace, key.Name))
+	case 1:
+		m.del(theExports, key)
+	case 2:
+		m.set(theServices, service(key.Namespace, key.Name, ip))
+	case 3:
+		m.del(theServices, key)
+	case 4:
+		o := slice(id.Namespace, id.Name, key.Name, ip)
+		switch how >> 4 {
+		case 1:
+			o.AddressType = discoveryv1.AddressTypeFQDN
+		case 2:
+			o.Labels[labelImportName] = key.Name
+		}
+		m.set(theSlices, o)
+	default:
+		m.del(theSlices, id)
+	}
+}
+
+// fuzzFetch lets the server make the reply to a request of a fetch, or lets it arrive, or fail.
+func fuzzFetch(m *model, what, how byte) {
+	calls := m.pending()
+	if len(calls) == 0 {
+		return
+	}
+	c := calls[int(how)%len(calls)]
+	switch {
+	case what&1 == 0:
+		c.evaluate()
+		return
+	case !c.asked && how&0xe0 == 0:
+		c.err, c.asked = errModel, true
+	}
+	m.answer(c)
+}

@@ -1,0 +1,542 @@
+package watch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	typeddiscovery "k8s.io/client-go/kubernetes/typed/discovery/v1"
+	"k8s.io/client-go/rest"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// told is a Sink and an Observer that remember.
+type told struct {
+	mu         sync.Mutex
+	shards     map[mcs.ServiceKey]*mcs.Shard
+	imports    map[mcs.ServiceKey]*mcs.ImportShard
+	namespaces map[string]bool
+	synced     []mcs.Source
+	calls      int // of any kind
+	left       rejections
+	problems   []string // "resource problem"
+	states     []State
+}
+
+func newTold() *told {
+	return &told{shards: map[mcs.ServiceKey]*mcs.Shard{}, imports: map[mcs.ServiceKey]*mcs.ImportShard{}, namespaces: map[string]bool{}}
+}
+
+func (s *told) ApplyShard(_ topology.ClusterID, key mcs.ServiceKey, shard *mcs.Shard, _ time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.shards[key] = shard; shard == nil {
+		delete(s.shards, key)
+	}
+}
+
+func (s *told) ApplyImport(key mcs.ServiceKey, shard *mcs.ImportShard, _ time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.imports[key] = shard; shard == nil {
+		delete(s.imports, key)
+	}
+}
+
+func (s *told) ApplyNamespace(name string, exists bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.namespaces[name] = exists; !exists {
+		delete(s.namespaces, name)
+	}
+}
+
+func (s *told) SetSynced(source mcs.Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	s.synced = append(s.synced, source)
+}
+
+func (s *told) Event(string, string, string, int) {}
+
+func (s *told) Reject(_ string, reason Rejection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = append(s.left, reason)
+}
+
+func (s *told) Problem(_, resource string, p Problem, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if (p == NoProblem) != (err == nil) {
+		panic(fmt.Sprintf("problem %q with error %v", p, err))
+	}
+	s.problems = append(s.problems, resource+" "+cmp.Or(string(p), "fine"))
+}
+
+func (s *told) State(_ string, _ mcs.SourceKind, state State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.states = append(s.states, state)
+}
+
+// look runs f while nobody else is told.
+func (s *told) look(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// kind is a resource of the model.
+type kind int
+
+const (
+	theExports kind = iota
+	theServices
+	theSlices
+	kinds
+)
+
+type objects map[mcs.ServiceKey]metav1.Object
+
+type modelEvent struct {
+	gone bool
+	obj  metav1.Object
+}
+
+// model is an API server without a network: three resources with one count of resourceVersions, whose events, full lists
+// and replies reach an exportFeed when the test says so, in any order that a real server could show.
+type model struct {
+	feed *exportFeed
+	sink *told
+	rv   uint64
+	base [kinds]objects // before the first event of log
+	log  [kinds][]modelEvent
+	at   [kinds]int // how many of log the watch has delivered, -1 before the first list
+	list [kinds]*listing
+
+	mu    sync.Mutex
+	calls []*call // requests of fetches without a reply, in order
+}
+
+// listing is a full list under way: begun, then evaluated at a point of the log, then made items, then passed on.
+type listing struct {
+	at    int // -1 before it is evaluated
+	items []any
+}
+
+// call is a request of a fetch.
+type call struct {
+	what  string
+	ask   func() (any, error)
+	got   any
+	err   error
+	asked bool
+	reply chan struct{}
+}
+
+var errModel = errors.New("no connection")
+
+// newModel must be called in a synctest bubble. The watcher ends with the test.
+func newModel(t *testing.T) *model {
+	t.Helper()
+	m := &model{sink: newTold(), at: [kinds]int{-1, -1, -1}}
+	for k := range kinds {
+		m.base[k] = objects{}
+	}
+	w := testWatcher(t, mcs.Exports, m.sink, clients{core: modelCore{model: m}})
+	m.feed = w.feed.(*exportFeed)
+	m.feed.subscribe(m.sink)
+	return m
+}
+
+// testWatcher makes a Watcher that does not run.
+func testWatcher(t *testing.T, kind mcs.SourceKind, observer Observer, c clients) *Watcher {
+	t.Helper()
+	w := &Watcher{spec: Spec{Kind: kind, Cluster: "east", Observer: observer}, restart: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.ctx, w.cancel = func() context.Context { return ctx }, cancel
+	t.Cleanup(func() {
+		cancel()
+		w.done.Wait()
+	})
+	switch kind {
+	case mcs.Namespaces:
+		w.feed = newNamespaceFeed(w, c)
+	case mcs.Imports:
+		w.feed = newImportFeed(w, c)
+	default:
+		w.feed = newExportFeed(w, c)
+	}
+	return w
+}
+
+func idOf(o metav1.Object) mcs.ServiceKey {
+	return mcs.ServiceKey{Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+// set creates or changes an object at the server.
+func (m *model) set(k kind, o metav1.Object) {
+	m.rv++
+	o.SetResourceVersion(strconv.FormatUint(m.rv, 10))
+	m.log[k] = append(m.log[k], modelEvent{obj: o})
+}
+
+// del deletes an object at the server, if it is there.
+func (m *model) del(k kind, id mcs.ServiceKey) {
+	o := m.now(k)[id]
+	if o == nil {
+		return
+	}
+	switch v := o.(type) {
+	case *mcsv1beta1.ServiceExport:
+		o = v.DeepCopy()
+	case *corev1.Service:
+		o = v.DeepCopy()
+	case *discoveryv1.EndpointSlice:
+		o = v.DeepCopy()
+	}
+	m.rv++
+	o.SetResourceVersion(strconv.FormatUint(m.rv, 10))
+	m.log[k] = append(m.log[k], modelEvent{gone: true, obj: o})
+}
+
+// state is what the server had after so many events.
+func (m *model) state(k kind, at int) objects {
+	out := maps.Clone(m.base[k])
+	for _, e := range m.log[k][:at] {
+		if e.gone {
+			delete(out, idOf(e.obj))
+		} else {
+			out[idOf(e.obj)] = e.obj
+		}
+	}
+	return out
+}
+
+func (m *model) now(k kind) objects { return m.state(k, len(m.log[k])) }
+
+// event delivers the next event of a watch. It reports false when there is none, or no watch.
+func (m *model) event(k kind) bool {
+	if m.at[k] < 0 || m.list[k] != nil || m.at[k] == len(m.log[k]) {
+		return false
+	}
+	e := m.log[k][m.at[k]]
+	m.at[k]++
+	set, remove := m.feed.setExport, m.feed.removeExport
+	switch k {
+	case theServices:
+		set, remove = m.feed.setService, m.feed.removeService
+	case theSlices:
+		set, remove = m.feed.setSlice, m.feed.removeSlice
+	}
+	if e.gone {
+		remove(e.obj)
+	} else {
+		set(e.obj)
+	}
+	return true
+}
+
+// relist goes one step towards a full list, beginning one if none is under way. The server answers it from its cache,
+// which is so many events behind, but never behind the watch.
+func (m *model) relist(k kind, behind int) {
+	l := m.list[k]
+	switch {
+	case l == nil && k != theExports && m.at[theExports] < 0:
+		// Services and slices are listed after the exports.
+	case l == nil:
+		m.list[k] = &listing{at: -1}
+		switch k {
+		case theServices:
+			m.feed.begin(&m.feed.servicesBegan)
+		case theSlices:
+			m.feed.begin(&m.feed.slicesBegan)
+		}
+	case l.at < 0:
+		l.at = max(len(m.log[k])-behind, m.at[k], 0)
+	case l.items == nil:
+		compact := []func(any) any{m.feed.compactExport, m.feed.compactService, m.feed.compactSlice}[k]
+		l.items = []any{}
+		for _, o := range m.state(k, l.at) {
+			l.items = append(l.items, compact(o))
+		}
+	default:
+		m.list[k], m.at[k] = nil, l.at
+		[]func([]any){m.feed.replaceExports, m.feed.replaceServices, m.feed.replaceSlices}[k](l.items)
+	}
+}
+
+// listAll makes one full list of a resource at once.
+func (m *model) listAll(k kind) {
+	for begun := false; !begun || m.list[k] != nil; begun = true {
+		m.relist(k, 0)
+	}
+}
+
+// sync is what happens at the start.
+func (m *model) sync() {
+	for k := range kinds {
+		m.listAll(k)
+	}
+}
+
+// events delivers all that waits.
+func (m *model) events() {
+	for k := range kinds {
+		for m.event(k) {
+		}
+	}
+}
+
+// pending waits until all fetches wait for the server and returns their requests.
+func (m *model) pending() []*call {
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.calls)
+}
+
+// evaluate lets the server make the reply, with what it has now.
+func (c *call) evaluate() {
+	if !c.asked {
+		c.got, c.err = c.ask()
+		c.asked = true
+	}
+}
+
+// answer lets the reply arrive.
+func (m *model) answer(c *call) {
+	c.evaluate()
+	m.mu.Lock()
+	m.calls = slices.DeleteFunc(m.calls, func(x *call) bool { return x == c })
+	m.mu.Unlock()
+	close(c.reply)
+	synctest.Wait()
+}
+
+// fetch answers all requests, and those that follow from the answers.
+func (m *model) fetch() {
+	for calls := m.pending(); len(calls) > 0; calls = m.pending() {
+		m.answer(calls[0])
+	}
+}
+
+// settle lets everything arrive.
+func (m *model) settle(t *testing.T) {
+	t.Helper()
+	for range 1000 {
+		for k := range kinds {
+			if m.list[k] != nil || m.at[k] < 0 {
+				m.listAll(k)
+			}
+		}
+		m.events()
+		m.fetch()
+		if len(m.feed.fetching) == 0 {
+			return
+		}
+		time.Sleep(time.Minute) // of the bubble: a fetch that failed waits
+	}
+	t.Fatal("The feed does not come to rest")
+}
+
+// restore puts the server back to what it was when the snapshot was taken, resourceVersions included. Watches end.
+func (m *model) restore(rv uint64, state [kinds]objects) {
+	m.rv, m.base = rv, state
+	for k := range kinds {
+		m.log[k], m.list[k] = nil, nil
+		if m.at[k] >= 0 {
+			m.at[k] = 0
+			m.relist(k, 0)
+		}
+	}
+}
+
+func (m *model) snapshot() (uint64, [kinds]objects) {
+	var state [kinds]objects
+	for k := range kinds {
+		state[k] = m.now(k)
+	}
+	return m.rv, state
+}
+
+// check compares what the sink was told with what the server has, and that nothing else is kept.
+func (m *model) check(t *testing.T) {
+	t.Helper()
+	want := map[mcs.ServiceKey]*mcs.Shard{}
+	c := converter{func(Rejection) {}}
+	owners, endpoints := 0, 0
+	for _, o := range m.now(theExports) {
+		key, export, ok := c.export(o)
+		if !ok {
+			continue
+		}
+		want[key] = &mcs.Shard{Export: export}
+		if s := m.now(theServices)[key]; s != nil {
+			want[key].Service = c.service(s.(*corev1.Service))
+		}
+		for _, o := range m.now(theSlices) {
+			s := o.(*discoveryv1.EndpointSlice)
+			if serviceOf(s) != key {
+				continue
+			}
+			if slice := c.slice(s); slice != nil {
+				want[key].Slices = append(want[key].Slices, slice)
+				owners++
+				endpoints += len(slice.Endpoints)
+			}
+		}
+		slices.SortFunc(want[key].Slices, func(a, b *mcs.Slice) int { return strings.Compare(a.Name, b.Name) })
+	}
+	for key, shard := range want {
+		if got := m.sink.shards[key]; !got.Equal(shard) {
+			t.Errorf("%s: got %s, want %s", key, sketch(got), sketch(shard))
+		}
+	}
+	if len(m.sink.shards) != len(want) || len(m.feed.held) != len(want) {
+		t.Errorf("The sink has %d services and the feed holds %d, want %d", len(m.sink.shards), len(m.feed.held), len(want))
+	}
+	if len(m.feed.owner) != owners {
+		t.Errorf("The feed knows the owners of %d slices, want %d", len(m.feed.owner), owners)
+	}
+	if s, e := m.feed.size(); s != len(want) || e != endpoints {
+		t.Errorf("The feed counts %d services and %d endpoints, want %d and %d", s, e, len(want), endpoints)
+	}
+}
+
+// sketch says which service and slices a shard has.
+func sketch(s *mcs.Shard) string {
+	if s == nil {
+		return "nothing"
+	}
+	text := "no service"
+	if s.Service != nil {
+		text = fmt.Sprint(s.Service.ClusterIPs)
+	}
+	for _, slice := range s.Slices {
+		text += " " + slice.Name
+		for _, e := range slice.Endpoints {
+			text += " " + e.Addr.String()
+		}
+	}
+	return text
+}
+
+// modelCore is the part of a clientset that a fetch uses.
+type modelCore struct {
+	kubernetes.Interface
+	typedcore.CoreV1Interface
+	typeddiscovery.DiscoveryV1Interface
+	model *model
+}
+
+func (c modelCore) CoreV1() typedcore.CoreV1Interface                { return c }
+func (c modelCore) DiscoveryV1() typeddiscovery.DiscoveryV1Interface { return c }
+func (c modelCore) RESTClient() rest.Interface                       { return nil }
+
+type modelServices struct {
+	typedcore.ServiceInterface
+	model     *model
+	namespace string
+}
+
+func (c modelCore) Services(namespace string) typedcore.ServiceInterface {
+	return modelServices{nil, c.model, namespace}
+}
+
+func (s modelServices) Get(ctx context.Context, name string, _ metav1.GetOptions) (*corev1.Service, error) {
+	got, err := s.model.call(ctx, "service "+s.namespace+"/"+name, func() (any, error) {
+		if o := s.model.now(theServices)[mcs.ServiceKey{Namespace: s.namespace, Name: name}]; o != nil {
+			return o, nil
+		}
+		return nil, apierrors.NewNotFound(corev1.Resource("services"), name)
+	})
+	service, _ := got.(*corev1.Service)
+	return service, err
+}
+
+type modelSlices struct {
+	typeddiscovery.EndpointSliceInterface
+	model     *model
+	namespace string
+}
+
+func (c modelCore) EndpointSlices(namespace string) typeddiscovery.EndpointSliceInterface {
+	return modelSlices{nil, c.model, namespace}
+}
+
+func (s modelSlices) List(ctx context.Context, o metav1.ListOptions) (*discoveryv1.EndpointSliceList, error) {
+	got, err := s.model.call(ctx, "slices "+s.namespace+" "+o.LabelSelector, func() (any, error) {
+		out := &discoveryv1.EndpointSliceList{}
+		for id, slice := range s.model.now(theSlices) {
+			slice := slice.(*discoveryv1.EndpointSlice)
+			if id.Namespace == s.namespace && o.LabelSelector == labelServiceName+"="+slice.Labels[labelServiceName] {
+				out.Items = append(out.Items, *slice)
+			}
+		}
+		return out, nil
+	})
+	list, _ := got.(*discoveryv1.EndpointSliceList)
+	return list, err
+}
+
+func (m *model) call(ctx context.Context, what string, ask func() (any, error)) (any, error) {
+	c := &call{what: what, ask: ask, reply: make(chan struct{})}
+	m.mu.Lock()
+	m.calls = append(m.calls, c)
+	m.mu.Unlock()
+	select {
+	case <-c.reply:
+		return c.got, c.err
+	case <-ctx.Done():
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.calls = slices.DeleteFunc(m.calls, func(x *call) bool { return x == c })
+		return nil, ctx.Err()
+	}
+}
+
+// The objects of the tests.
+
+func export(namespace, name string) *mcsv1beta1.ServiceExport {
+	return &mcsv1beta1.ServiceExport{ObjectMeta: meta(namespace, name)}
+}
+
+func service(namespace, name, ip string) *corev1.Service {
+	return &corev1.Service{ObjectMeta: meta(namespace, name), Spec: corev1.ServiceSpec{ClusterIPs: []string{ip}}}
+}
+
+func slice(namespace, name, of string, addrs ...string) *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{ObjectMeta: meta(namespace, name), AddressType: discoveryv1.AddressTypeIPv4}
+	s.Labels = map[string]string{labelServiceName: of}
+	for _, a := range addrs {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}})
+	}
+	return s
+}

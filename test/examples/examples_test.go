@@ -1,0 +1,381 @@
+package examples_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/clusterset-dns/clusterset-dns/test/clusters"
+	"github.com/clusterset-dns/clusterset-dns/test/demo"
+	"github.com/clusterset-dns/clusterset-dns/test/examples"
+	"github.com/clusterset-dns/clusterset-dns/test/server"
+)
+
+// timeout bounds each wait.
+const timeout = 30 * time.Second
+
+// binaries and binary are the control plane and the server of all tests.
+var (
+	binaries clusters.Binaries
+	binary   string
+)
+
+func TestMain(m *testing.M) {
+	// Outside of any test, so that a first build does not count against the time limit of the tests.
+	var errs [2]error
+	binaries, errs[0] = clusters.Build(context.Background(), os.Stderr)
+	binary, errs[1] = server.Build(context.Background(), os.Stderr)
+	if err := errors.Join(errs[:]...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// A query and its answer: the data of its records, sorted, or the name of the rcode, or NODATA.
+type query struct {
+	name  string
+	qtype uint16
+	want  []string
+}
+
+// runs are what is asked of each example. An example may run several times, with something replaced.
+var runs = map[string][]struct {
+	replace []string // pairs of old and new text
+	queries []query
+}{
+	"three-clusters": {{queries: []query{
+		{"web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.1.0.20", "10.1.0.21", "10.3.0.20"}},
+	}}},
+	"serviceimports": {{queries: []query{
+		{"cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
+		{"queue-0.west.queue.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.77"}},
+		{"web.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}}, // nobody imports it
+	}}},
+	"both-sources": {{queries: []query{
+		{"cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
+		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
+	}}},
+	"hub": {{queries: []query{
+		{"cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.8"}},
+	}}},
+	"gateway-addresses": {{queries: []query{
+		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"192.0.2.10"}},
+		{"echo.shop.svc.clusterset.local.", dns.TypeAAAA, []string{"2001:db8::10"}},
+		{"db-0.north.db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.3.0.20"}},
+	}}},
+	"load-balancers": {{queries: []query{
+		{"entry.shop.svc.clusterset.local.", dns.TypeA, []string{"198.51.100.80"}},
+		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"NODATA"}}, // has no load balancer
+	}}},
+	"flat-pod-network": {{queries: []query{
+		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.11"}},
+		{"entry.shop.svc.clusterset.local.", dns.TypeA, []string{"NODATA"}}, // its pods listen on another port
+	}}},
+	"own-block": {
+		{queries: []query{
+			{"web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+			{"web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+			{"example.org.", dns.TypeA, []string{"192.0.2.99"}},
+		}},
+		{replace: []string{"10.20.0.0/16", "127.0.0.0/8"}, queries: []query{
+			{"web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80", "10.97.0.80"}},
+		}},
+	},
+	"kubeadm": {{queries: []query{
+		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
+		{"web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"db-0.db.shop.svc.cluster.local.", dns.TypeA, []string{"10.1.0.20"}},
+		{"20.0.1.10.in-addr.arpa.", dns.TypePTR, []string{"db-0.db.shop.svc.cluster.local."}},
+		{"example.org.", dns.TypeA, []string{"192.0.2.99"}},
+	}}},
+}
+
+func TestEveryExampleAnswersInAClusterSet(t *testing.T) {
+	names, err := examples.Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := start(t)
+	for _, name := range names {
+		if len(runs[name]) == 0 {
+			t.Errorf("Example %s: no queries here, so nothing shows that it works", name)
+		}
+		for _, run := range runs[name] {
+			t.Run(strings.Join(append([]string{name}, run.replace...), " "), func(t *testing.T) {
+				t.Parallel()
+				text, err := examples.Read(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				replaced := strings.NewReplacer(run.replace...).Replace(text)
+				if len(run.replace) > 0 && replaced == text {
+					t.Fatalf("Nothing to replace for %q", run.replace)
+				}
+				s := serve(t, replaced, places)
+				ready(t, s)
+				for _, q := range run.queries {
+					q.check(t, s)
+				}
+			})
+		}
+	}
+	t.Run("snippets of the READMEs", func(t *testing.T) { testSnippets(t, places) })
+}
+
+// testSnippets starts every Corefile that is printed in a README.
+func testSnippets(t *testing.T, places examples.Places) {
+	t.Helper()
+	root, err := clusters.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(root, "plugin", "*", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, filepath.Join(root, "README.md")) {
+		found := snippets(t, file)
+		if len(found) == 0 {
+			t.Errorf("%s: no Corefile in it", file)
+		}
+		for i, text := range found {
+			t.Run(fmt.Sprintf("%s number %d", strings.TrimPrefix(file, root+"/"), i+1), func(t *testing.T) {
+				t.Parallel()
+				s := serve(t, text, places)
+				for _, zone := range zones(text) {
+					query{"dns-version." + zone, dns.TypeTXT, []string{`"1.0.0"`}}.check(t, s)
+				}
+			})
+		}
+	}
+}
+
+var fenced = regexp.MustCompile("(?ms)^(?:```|~~~) ?corefile\n(.*?)^(?:```|~~~)$")
+
+func snippets(t *testing.T, file string) []string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, match := range fenced.FindAllStringSubmatch(string(text), -1) {
+		found = append(found, match[1])
+	}
+	return found
+}
+
+var stanza = regexp.MustCompile(`(?m)^\s+clusterset([^{\n]*)\{$`)
+
+// zones returns the zones of all clusterset stanzas.
+func zones(corefile string) []string {
+	var all []string
+	for _, match := range stanza.FindAllStringSubmatch(corefile, -1) {
+		names := strings.Fields(match[1])
+		if len(names) == 0 {
+			names = []string{"clusterset.local"}
+		}
+		for _, name := range names {
+			all = append(all, dns.Fqdn(name))
+		}
+	}
+	return all
+}
+
+// start brings up three clusters with the objects that the queries are about, and an upstream server.
+func start(t *testing.T) examples.Places {
+	t.Helper()
+	var options []clusters.Options
+	for _, name := range []string{"east", "west", "north"} {
+		options = append(options, clusters.Options{Name: name, ControllerManager: true})
+	}
+	started, err := clusters.StartAll(t.Context(), binaries, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := clusters.StopAll(started...); err != nil {
+			t.Error(err)
+		}
+	})
+	east, west, north := started[0], started[1], started[2]
+	for _, c := range started {
+		if _, err := demo.Deploy(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, c := range map[string]*clusters.Cluster{"imports-east": east, "exports-west": west, "imports-north": north} {
+		text, err := os.ReadFile(filepath.Join("testdata", file+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Apply(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	giveLoadBalancer(t, west, "entry", "198.51.100.80")
+	return examples.Places{
+		Local: east.Kubeconfig(),
+		Kubeconfigs: map[string]string{
+			"east": east.Kubeconfig(), "west": west.Kubeconfig(), "north": north.Kubeconfig(), "hub": north.Kubeconfig(),
+		},
+		Upstream: upstream(t),
+	}
+}
+
+func giveLoadBalancer(t *testing.T, c *clusters.Cluster, name, ip string) {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(c.Admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := client.CoreV1().Services("shop").Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: ip}}
+	if _, err := client.CoreV1().Services("shop").UpdateStatus(t.Context(), service, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// upstream answers example.org and denies everything else.
+func upstream(t *testing.T) string {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetRcode(r, dns.RcodeNameError)
+		if r.Question[0].Name == "example.org." && r.Question[0].Qtype == dns.TypeA {
+			m.SetReply(r)
+			rr, err := dns.NewRR("example.org. 5 IN A 192.0.2.99")
+			if err != nil {
+				t.Error(err)
+			}
+			m.Answer = []dns.RR{rr}
+		}
+		if err := w.WriteMsg(m); err != nil {
+			t.Log(err)
+		}
+	})}
+	done := make(chan error)
+	go func() { done <- s.ActivateAndServe() }()
+	t.Cleanup(func() {
+		if err := errors.Join(s.Shutdown(), <-done); err != nil {
+			t.Error(err)
+		}
+	})
+	return conn.LocalAddr().String()
+}
+
+// serve runs the server with a Corefile as an operator would have it.
+func serve(t *testing.T, corefile string, places examples.Places) *server.Server {
+	t.Helper()
+	filled, err := examples.Fill(corefile, places)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.Start(t.Context(), binary, filled, server.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("Corefile:\n%s\nLog:\n%s", filled, s.Log())
+		}
+	})
+	return s
+}
+
+func ready(t *testing.T, s *server.Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	if err := s.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	status, err := s.Ready(ctx)
+	if err != nil || status != http.StatusOK {
+		t.Errorf("Ready: status %d, %v", status, err)
+	}
+}
+
+// check asks until the answer is the wanted one: *ready* waits for remote clusters 5 s at most, and EndpointSlices come
+// a moment after their Services.
+func (q query) check(t *testing.T, s *server.Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	for {
+		m, err := s.Query(ctx, q.name, q.qtype)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := short(m)
+		if slices.Equal(got, q.want) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Errorf("%s %s: got %q, want %q", q.name, dns.TypeToString[q.qtype], got, q.want)
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// short returns an answer in the form of query.want.
+func short(m *dns.Msg) []string {
+	if m.Rcode != dns.RcodeSuccess {
+		return []string{dns.RcodeToString[m.Rcode]}
+	}
+	if len(m.Answer) == 0 {
+		return []string{"NODATA"}
+	}
+	var data []string
+	for _, rr := range m.Answer {
+		data = append(data, rr.String()[len(rr.Header().String()):])
+	}
+	slices.Sort(data)
+	return data
+}
+
+func TestEveryExampleSaysWhatItIsForAndWhatToChange(t *testing.T) {
+	names, err := examples.Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := examples.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"# For: ", "# Change: "} {
+			if !strings.HasPrefix(text, "# ") || !strings.Contains(text, "\n"+want) {
+				t.Errorf("Example %s: no comment with %q at its beginning", name, want)
+			}
+		}
+	}
+}
