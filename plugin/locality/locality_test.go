@@ -81,10 +81,10 @@ func ranges(texts ...string) []netip.Prefix {
 }
 
 // atlasOf returns an atlas that knows a world.
-func atlasOf(t testing.TB, w world) *atlas {
-	t.Helper()
+func atlasOf(tb testing.TB, w world) *atlas {
+	tb.Helper()
 	a := newAtlas("east")
-	t.Cleanup(a.close)
+	tb.Cleanup(a.close)
 	for name, n := range w.nodes {
 		a.ApplyNode(name, n)
 	}
@@ -98,11 +98,11 @@ func atlasOf(t testing.TB, w world) *atlas {
 }
 
 // handler makes a handler as the stanza says, with an atlas instead of its `nodes`.
-func handler(t testing.TB, a *atlas, stanza string) *Locality {
-	t.Helper()
+func handler(tb testing.TB, a *atlas, stanza string) *Locality {
+	tb.Helper()
 	config, err := parse(controller(stanza))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &Locality{config: config, atlas: a}
 }

@@ -11,20 +11,22 @@ import (
 // world records what a pool makes and ends.
 type world struct {
 	*Pool[string]
+	t     *testing.T
 	ended []string
 }
 
-func newWorld() *world {
-	w := &world{}
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t}
 	w.Pool = NewPool(func(v string) { w.ended = append(w.ended, v) })
 	return w
 }
 
-func (w *world) acquire(t *testing.T, tenant *Tenant, key, value string) string {
-	t.Helper()
+func (w *world) acquire(tenant *Tenant, key, value string) string {
+	w.t.Helper()
 	v, err := w.Acquire(tenant, key, func() (string, error) { return value, nil })
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	return v
 }
@@ -37,58 +39,58 @@ func (w *world) held() int {
 
 func TestPool(t *testing.T) {
 	for name, row := range map[string]struct {
-		do    func(*testing.T, *world, *Tenant, *Tenant)
+		do    func(w *world, old, next *Tenant)
 		ended []string
 		held  int
 	}{
 		"a value is made once and shared by all who hold its key": {
-			func(t *testing.T, w *world, old, next *Tenant) {
-				w.acquire(t, old, "k", "first")
-				if got := w.acquire(t, next, "k", "second"); got != "first" {
-					t.Errorf("Expected the value that is held, got %q", got)
+			func(w *world, old, next *Tenant) {
+				w.acquire(old, "k", "first")
+				if got := w.acquire(next, "k", "second"); got != "first" {
+					w.t.Errorf("Expected the value that is held, got %q", got)
 				}
 			}, nil, 1,
 		},
 		"a good reload keeps what both instances hold": {
-			func(t *testing.T, w *world, old, next *Tenant) {
-				w.acquire(t, old, "k", "first")
-				w.acquire(t, next, "k", "second")
+			func(w *world, old, next *Tenant) {
+				w.acquire(old, "k", "first")
+				w.acquire(next, "k", "second")
 				w.Release(old, "k")
 			}, nil, 1,
 		},
 		"a reload that changes the key ends the old value": {
-			func(t *testing.T, w *world, old, next *Tenant) {
-				w.acquire(t, old, "k", "first")
-				w.acquire(t, next, "other", "second")
+			func(w *world, old, next *Tenant) {
+				w.acquire(old, "k", "first")
+				w.acquire(next, "other", "second")
 				w.Release(old, "k")
 			}, []string{"first"}, 1,
 		},
 		"two server blocks hold a value twice": {
-			func(t *testing.T, w *world, old, _ *Tenant) {
-				w.acquire(t, old, "k", "first")
-				w.acquire(t, old, "k", "second")
+			func(w *world, old, _ *Tenant) {
+				w.acquire(old, "k", "first")
+				w.acquire(old, "k", "second")
 				w.Release(old, "k")
 			}, nil, 1,
 		},
 		"what a failed instance acquired is dropped": {
-			func(t *testing.T, w *world, old, next *Tenant) {
-				w.acquire(t, old, "k", "first")
-				w.acquire(t, next, "k", "second")
-				w.acquire(t, next, "other", "third")
+			func(w *world, old, next *Tenant) {
+				w.acquire(old, "k", "first")
+				w.acquire(next, "k", "second")
+				w.acquire(next, "other", "third")
 				w.Keep(func(tenant *Tenant) bool { return tenant == old })
 			}, []string{"third"}, 1,
 		},
 		"giving back what is not held changes nothing": {
-			func(t *testing.T, w *world, old, next *Tenant) {
-				w.acquire(t, old, "k", "first")
+			func(w *world, old, next *Tenant) {
+				w.acquire(old, "k", "first")
 				w.Release(next, "k")
 				w.Release(old, "other")
 			}, nil, 1,
 		},
 		"a value given back by everybody ends once": {
-			func(t *testing.T, w *world, old, next *Tenant) {
-				w.acquire(t, old, "k", "first")
-				w.acquire(t, next, "k", "second")
+			func(w *world, old, next *Tenant) {
+				w.acquire(old, "k", "first")
+				w.acquire(next, "k", "second")
 				w.Release(old, "k")
 				w.Release(next, "k")
 				w.Release(next, "k")
@@ -96,18 +98,18 @@ func TestPool(t *testing.T) {
 			}, []string{"first"}, 0,
 		},
 		"a value that cannot be made is not held": {
-			func(t *testing.T, w *world, old, _ *Tenant) {
+			func(w *world, old, _ *Tenant) {
 				no := errors.New("no")
 				if _, err := w.Acquire(old, "k", func() (string, error) { return "", no }); !errors.Is(err, no) {
-					t.Errorf("Expected %v, got %v", no, err)
+					w.t.Errorf("Expected %v, got %v", no, err)
 				}
 				w.Release(old, "k")
 			}, nil, 0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld()
-			row.do(t, w, &Tenant{}, &Tenant{})
+			w := newWorld(t)
+			row.do(w, &Tenant{}, &Tenant{})
 			if !slices.Equal(w.ended, row.ended) {
 				t.Errorf("Expected %v to end, got %v", row.ended, w.ended)
 			}

@@ -45,11 +45,11 @@ type event struct {
 }
 
 // Start returns a server that ends with the test.
-func Start(t testing.TB) *Server {
-	t.Helper()
+func Start(tb testing.TB) *Server {
+	tb.Helper()
 	s := &Server{resources: map[string]*resource{}, changed: make(chan struct{}), version: 1}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		s.CloseClientConnections()
 		s.Close()
 	})
@@ -57,24 +57,24 @@ func Start(t testing.TB) *Server {
 }
 
 // Kubeconfig writes a kubeconfig file for the server and returns its path.
-func (s *Server) Kubeconfig(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "kubeconfig")
+func (s *Server) Kubeconfig(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "kubeconfig")
 	text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "test",
 		"clusters": [{"name": "test", "cluster": {"server": %q}}], "users": [{"name": "test"}],
 		"contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}]}`, s.URL)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
 
 // Put creates or replaces an object under a path such as /api/v1/nodes.
-func (s *Server) Put(t testing.TB, path string, object runtime.Object) {
-	t.Helper()
+func (s *Server) Put(tb testing.TB, path string, object runtime.Object) {
+	tb.Helper()
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	o := &unstructured.Unstructured{Object: fields}
 	s.mu.Lock()
