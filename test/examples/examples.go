@@ -69,7 +69,7 @@ func folder() (string, error) {
 // names the line that has something it does not know how to run here.
 func Fill(corefile string, p Places) (string, error) {
 	var out []string
-	depth := 0
+	depth, stanza := 0, ""
 	for n, line := range strings.Split(corefile, "\n") {
 		words := strings.Fields(line)
 		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
@@ -79,7 +79,10 @@ func Fill(corefile string, p Places) (string, error) {
 		if words[0] == "}" {
 			depth--
 		}
-		filled, err := p.line(depth, words)
+		if depth == 1 {
+			stanza = words[0]
+		}
+		filled, err := p.line(depth, stanza, words)
 		if err != nil {
 			return "", fmt.Errorf("line %d: %w", n+1, err)
 		}
@@ -93,8 +96,8 @@ func Fill(corefile string, p Places) (string, error) {
 	return strings.Join(out, "\n"), nil
 }
 
-// line fills one line at a depth of blocks. It may become several.
-func (p Places) line(depth int, words []string) ([]string, error) {
+// line fills one line at a depth of blocks, in a plugin's stanza. It may become several.
+func (p Places) line(depth int, stanza string, words []string) ([]string, error) {
 	block := words[len(words)-1] == "{"
 	switch {
 	case depth == 0 && block:
@@ -113,9 +116,9 @@ func (p Places) line(depth int, words []string) ([]string, error) {
 		if at := slices.Index(words, "/etc/resolv.conf"); at >= 0 {
 			words[at] = p.Upstream
 		}
-	case depth == 2 && words[0] == "cluster" && len(words) > 1:
+	case depth == 2 && stanza == "clusterset" && words[0] == "cluster" && len(words) > 1:
 		return p.kubeconfig(words, 2)
-	case depth == 2 && words[0] == "serviceimports":
+	case depth == 2 && (words[0] == "serviceimports" || words[0] == "nodes"):
 		return p.kubeconfig(words, 1)
 	}
 	return join(words), nil
