@@ -2,6 +2,7 @@ package balance
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -51,13 +52,13 @@ type Choice struct {
 
 // candidate is a member or a backend while a plan is made.
 type candidate struct {
-	distance int
-	state    health.State
-	member   int
-	backend  int32 // -1 for a member as a whole
+	state  health.State
+	v4, v6 bool
+	// backend is -1 for a member as a whole.
+	backend int32
+	member  int
 	// ready and total count endpoints; a backend is one of one.
 	ready, total int
-	v4, v6       bool
 }
 
 // compile makes a plan.
@@ -65,13 +66,12 @@ func compile(p *Policy, s *mcs.Service, v *View, class topology.Locality, labels
 	plan := &Plan{service: s, answer: p.Answer, cap: p.MaxAnswers}
 	b := builder{plan: plan, view: v, class: class, labels: labels, overprovision: overprovision}
 	b.weigh()
-	var candidates []candidate
 	if s.Type == mcs.Headless {
-		candidates = b.backends()
+		b.backends()
 	} else {
-		candidates = b.members()
+		b.members()
 	}
-	b.build(candidates, p.Panic)
+	b.build(p.Panic)
 	return plan
 }
 
@@ -82,213 +82,235 @@ type builder struct {
 	class         topology.Locality
 	labels        []Label
 	overprovision int
-	// written is true when weights are written and not counted; weights then are those of the members, by index. shares
-	// are the members' weight-percent in [0, 1].
-	written bool
+	// written is true when weights are written and not counted, equal when all members are weighed to nothing.
+	written, equal bool
+	// weights are the written weights times the shares that weight-percent leaves, and states how the members count;
+	// both by index.
 	weights []float64
-	shares  []float64
-	// places counts unready endpoints by distance.
-	unready map[int]int
+	states  []health.State
+	// candidates and the endpoints that are missing, by distance: 0 to the number of labels.
+	candidates [][]candidate
+	missing    [][]missing
 }
 
-// weigh finds the members' weights. Where all are zero, all are equal: somebody must answer.
+// missing counts endpoints of a headless service that are not ready.
+type missing struct{ member, count int }
+
+// weigh finds the members' weights and states. One that is weighed to nothing is drained. Where all are, all are equal:
+// somebody must answer.
 func (b *builder) weigh() {
 	members := b.plan.service.Members
 	b.weights = make([]float64, len(members))
-	b.shares = make([]float64, len(members))
-	sum := 0.0
+	b.states = make([]health.State, len(members))
+	b.candidates = make([][]candidate, len(b.labels)+1)
+	b.missing = make([][]missing, len(b.labels)+1)
 	for i := range members {
 		_, written := b.view.Weights[members[i].Cluster]
 		b.written = b.written || written
 	}
+	sum := 0.0
 	for i := range members {
-		b.weights[i] = 1
+		b.weights[i] = float64(members[i].Percent) / 100
 		if w, ok := b.view.Weights[members[i].Cluster]; ok {
-			b.weights[i] = float64(w)
+			b.weights[i] *= float64(w)
 		}
-		b.shares[i] = float64(members[i].Percent) / 100
-		sum += b.weights[i] * b.shares[i]
+		sum += b.weights[i]
 	}
-	if sum > 0 {
-		return
-	}
+	b.equal = sum == 0
 	for i := range members {
-		b.weights[i], b.shares[i] = 1, 1
+		b.states[i] = b.view.Health.Status(members[i].Cluster).State
+		switch {
+		case b.equal:
+			b.weights[i] = 1
+		case b.weights[i] == 0:
+			b.states[i] = health.Excluded
+		}
 	}
-}
-
-// state is how a member counts. One that is weighed to nothing is drained.
-func (b *builder) state(i int) health.State {
-	if b.weights[i]*b.shares[i] == 0 {
-		return health.Excluded
-	}
-	return b.view.Health.Status(b.plan.service.Members[i].Cluster).State
 }
 
 func (b *builder) place(cluster topology.ClusterID) topology.Locality {
 	return topology.Locality{Cluster: cluster, Region: b.view.Regions[cluster]}
 }
 
+func (b *builder) add(at topology.Locality, c candidate) {
+	d := distance(b.labels, b.class, at)
+	b.candidates[d] = append(b.candidates[d], c)
+}
+
 // members makes the candidates of a ClusterSetIP service: the members that have an address. Without any ready endpoint
 // behind these, every one of them is a candidate, as the address of a clusterset IP would still resolve.
-func (b *builder) members() []candidate {
+func (b *builder) members() {
 	s := b.plan.service
 	none := !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return c.Ready > 0 && len(c.Addrs) > 0 })
-	out := make([]candidate, 0, len(s.Members))
 	for i := range s.Members {
 		m := &s.Members[i]
 		c := candidate{
-			distance: distance(b.labels, b.class, b.place(m.Cluster)), state: b.state(i),
-			member: i, backend: -1, ready: m.Ready, total: max(m.Total, m.Ready),
+			state: b.states[i], member: i, backend: -1, ready: m.Ready, total: max(m.Total, m.Ready),
 			v4: slices.ContainsFunc(m.Addrs, netip.Addr.Is4), v6: slices.ContainsFunc(m.Addrs, netip.Addr.Is6),
 		}
 		if none {
 			c.ready, c.total = 1, 1
 		}
 		if c.v4 || c.v6 {
-			out = append(out, c)
+			b.add(b.place(m.Cluster), c)
 		}
 	}
-	return out
 }
 
 // backends makes the candidates of a headless service, and counts the unready endpoints at each distance.
-func (b *builder) backends() []candidate {
+func (b *builder) backends() {
 	s := b.plan.service
 	b.plan.identities = make([]uint64, len(s.Backends))
-	out := make([]candidate, 0, len(s.Backends))
 	member := 0
 	for i := range s.Backends {
 		e := &s.Backends[i]
 		for s.Members[member].Cluster != e.Cluster {
 			member++ // both are sorted by cluster
 		}
-		b.plan.identities[i] = identityHash(cmp.Or(e.ID, e.Label+"."+string(e.Cluster)))
+		b.plan.identities[i] = backendIdentity(e)
 		at := b.place(e.Cluster)
 		at.Zone, at.Node = e.Zone, e.Node
-		out = append(out, candidate{
-			distance: distance(b.labels, b.class, at), state: b.state(member), member: member, backend: int32(i), //nolint:gosec // far below 2^31
+		b.add(at, candidate{
+			state: b.states[member], member: member, backend: int32(i), //nolint:gosec // far below 2^31
 			ready: 1, total: 1,
 			v4: slices.ContainsFunc(e.Addrs, netip.Addr.Is4), v6: slices.ContainsFunc(e.Addrs, netip.Addr.Is6),
 		})
 	}
-	b.unready = map[int]int{}
 	for _, u := range s.Unready {
 		i := slices.IndexFunc(s.Members, func(c mcs.Contribution) bool { return c.Cluster == u.Cluster })
-		if i < 0 || b.state(i) == health.Excluded {
+		if i < 0 || b.states[i] == health.Excluded {
 			continue
 		}
 		at := b.place(u.Cluster)
 		at.Zone, at.Node = u.Zone, u.Node
-		b.unready[distance(b.labels, b.class, at)] += u.Count
+		d := distance(b.labels, b.class, at)
+		b.missing[d] = append(b.missing[d], missing{i, u.Count})
 	}
-	return out
 }
 
-// build sorts the candidates into tiers, closes gaps, and computes loads and weights.
-func (b *builder) build(candidates []candidate, panicBelow int) {
-	slices.SortStableFunc(candidates, func(x, y candidate) int { return cmp.Compare(x.distance, y.distance) })
+func backendIdentity(e *mcs.Backend) uint64 {
+	if e.ID != "" {
+		return identityHash(e.ID)
+	}
+	return identityHash(e.Label + "." + string(e.Cluster))
+}
+
+// build makes the tiers, without gaps, and computes loads and weights. Excluded candidates are part of them only when
+// there is nobody else.
+func (b *builder) build(panicBelow int) {
+	usable := slices.ContainsFunc(b.candidates, func(at []candidate) bool {
+		return slices.ContainsFunc(at, func(c candidate) bool { return c.state != health.Excluded && c.ready > 0 })
+	})
 	var counts []Counts
-	for len(candidates) > 0 {
-		n := 1
-		for n < len(candidates) && candidates[n].distance == candidates[0].distance {
-			n++
+	for d, at := range b.candidates {
+		if usable {
+			at = slices.DeleteFunc(at, func(c candidate) bool { return c.state == health.Excluded })
 		}
-		tier, count := b.tier(candidates[:n])
-		count.Total += b.unready[candidates[0].distance]
+		if len(at) == 0 {
+			continue
+		}
+		tier, count := b.tier(at, b.missing[d])
 		b.plan.tiers = append(b.plan.tiers, tier)
 		counts = append(counts, count)
-		candidates = candidates[n:]
 	}
 	for i, l := range loads(scale, b.overprovision, panicBelow, counts) {
 		b.plan.tiers[i].load = l
 	}
 }
 
-func (b *builder) tier(candidates []candidate) (t tier, count Counts) {
-	var healthy, degraded, any []candidate
+func (b *builder) tier(candidates []candidate, missing []missing) (t tier, count Counts) {
 	for _, c := range candidates {
-		if c.state == health.Excluded {
+		switch c.state {
+		case health.Excluded:
 			count.Excluded += c.total
 			continue
-		}
-		count.Total += c.total
-		switch c.state {
 		case health.Healthy:
 			count.Healthy += c.ready
-			healthy = appendReady(healthy, c)
 		case health.Degraded:
 			count.Degraded += c.ready
-			degraded = appendReady(degraded, c)
 		}
-		any = appendReady(any, c)
+		count.Total += c.total
 	}
-	if len(any) == 0 {
-		for _, c := range candidates {
-			any = appendReady(any, c)
-		}
+	for _, m := range missing {
+		count.Total += m.count
 	}
-	t.healthy, t.degraded, t.any = b.group(healthy, false), b.group(degraded, false), b.group(any, true)
+	t.healthy = b.group(candidates, missing, func(s health.State) bool { return s == health.Healthy }, false)
+	t.degraded = b.group(candidates, missing, func(s health.State) bool { return s == health.Degraded }, false)
+	t.any = b.group(candidates, nil, func(health.State) bool { return true }, true)
 	return t, count
 }
 
-func appendReady(to []candidate, c candidate) []candidate {
-	if c.ready == 0 {
-		return to
-	}
-	return append(to, c)
-}
+// severalMembers stands for a member in a part that is made of the backends of all.
+const severalMembers = -1
 
-// group turns candidates into parts: one per member where a member is drawn, all in one where not (a headless service
-// with automatic weights). panicking leaves health out of the weights.
-func (b *builder) group(candidates []candidate, panicking bool) group {
+// group turns the candidates that are ready and in one of the states into parts: one per member where a member is drawn,
+// all in one where not (a headless service with automatic weights). Candidates of one member stand together. panicking
+// leaves health out of the weights.
+func (b *builder) group(candidates []candidate, missing []missing, in func(health.State) bool, panicking bool) group {
+	single := b.plan.service.Type != mcs.Headless || b.written
 	var g group
-	for _, c := range candidates {
-		single := b.plan.service.Type != mcs.Headless || b.written
-		key := -1
+	var tallies []tally
+	for i := range candidates {
+		c := &candidates[i]
+		if c.ready == 0 || !in(c.state) {
+			continue
+		}
+		member := severalMembers
 		if single {
-			key = c.member
+			member = c.member
 		}
-		at := slices.IndexFunc(g, func(p part) bool { return p.member == key })
-		if at < 0 {
-			g = append(g, part{member: key, weight: 1, identity: 0})
-			at = len(g) - 1
-			if single {
-				g[at].identity = identityHash(string(b.plan.service.Members[key].Cluster))
-				g[at].weight = b.weight(c.member, panicking)
-			}
+		if len(g) == 0 || g[len(g)-1].member != member {
+			g, tallies = append(g, part{member: member, weight: 1}), append(tallies, tally{})
 		}
-		p := &g[at]
+		p, t := &g[len(g)-1], &tallies[len(g)-1]
 		p.v4, p.v6 = p.v4 || c.v4, p.v6 || c.v6
+		t.ready, t.total = t.ready+c.ready, t.total+c.total
 		if c.backend >= 0 {
 			p.backends = append(p.backends, c.backend)
+		}
+	}
+	for i := range g {
+		if single {
+			b.weighPart(&g[i], tallies[i], missing, panicking)
 		}
 	}
 	return g
 }
 
-// weight is W_g: of a written weight the part that is available, else the number of ready endpoints; both times the
-// share the namespace's owner allows, and the slow-start factor.
-func (b *builder) weight(member int, panicking bool) float64 {
-	m := &b.plan.service.Members[member]
-	weight, factor := b.shares[member], b.view.Health.Status(m.Cluster).Weight()
-	switch {
-	case b.written:
-		weight *= b.weights[member]
-		if !panicking && m.Total > 0 && b.overprovision != allOrNothing && m.Ready > 0 {
-			weight *= min(1, float64(b.overprovision)*float64(m.Ready)/float64(100*m.Total))
+// tally counts the endpoints of a part.
+type tally struct{ ready, total int }
+
+func (b *builder) weighPart(p *part, t tally, missing []missing, panicking bool) {
+	for _, m := range missing {
+		if m.member == p.member {
+			t.total += m.count
 		}
-	default:
-		weight *= float64(max(m.Ready, 1))
 	}
-	if weight == 0 {
-		return 1e-9 // only reached when there is nothing else: drained members as the last resort
+	p.identity = identityHash(string(b.plan.service.Members[p.member].Cluster))
+	p.weight = b.weight(p.member, t.ready, t.total, panicking)
+}
+
+// weight is W_g: of a written weight the part that is available in the tier, else the number of ready endpoints there;
+// both times the share the namespace's owner allows, and the slow-start factor.
+func (b *builder) weight(member, ready, total int, panicking bool) float64 {
+	weight := b.weights[member]
+	switch {
+	case weight == 0:
+		return drainedWeight
+	case !b.written && !b.equal:
+		weight *= float64(ready)
+	case !panicking && b.overprovision != allOrNothing:
+		weight *= min(1, float64(b.overprovision*ready)/float64(100*total))
 	}
 	if panicking {
 		return weight
 	}
-	return weight * factor
+	return weight * b.view.Health.Status(b.plan.service.Members[member].Cluster).Weight()
 }
+
+// drainedWeight is that of members weighed to nothing. They are candidates only when all are excluded, and then those
+// that are weighed come first.
+const drainedWeight = 1e-9
 
 // Addresses appends to dst the addresses of one family that a ClusterSetIP service answers with, sorted and without
 // duplicates.
@@ -323,9 +345,10 @@ func appendFamily(dst, addrs []netip.Addr, of Family) []netip.Addr {
 	return dst
 }
 
-// Backends appends to dst the indices of the backends that a headless service answers with, in draw order where the
-// policy or most caps them, else in the service's order. Both families, and SRV, show the same ones, unless the chosen
-// ones have nothing of the family asked for (nil: any) while others have.
+// Backends appends to dst the indices of the backends that a headless service answers with: all that there are, in the
+// service's order, or in draw order the first that the policy's cap and most allow (0 does not). The cap counts
+// identities, so that both families and SRV show the same ones, unless the chosen ones have nothing of the family asked
+// for (nil: any) while others have. most is for an answer that holds no more, and counts those of the family only.
 func (p *Plan) Backends(dst []int32, d Draw, of Family, most int) ([]int32, Choice) {
 	g, choice := p.choose(d, of)
 	at := g.draw(d, of)
@@ -335,13 +358,33 @@ func (p *Plan) Backends(dst []int32, d Draw, of Family, most int) ([]int32, Choi
 	if g[at].member >= 0 {
 		choice.Member = p.service.Members[g[at].member].Cluster
 	}
-	if p.cap > 0 && (most == 0 || p.cap < most) {
-		most = p.cap
+	backends := g[at].backends
+	begin := len(dst)
+	if p.cap > 0 && p.cap < len(backends) {
+		dst = p.lowest(dst, d, backends, nil, p.cap)
+		if !slices.ContainsFunc(dst[begin:], func(b int32) bool { return p.has(b, of) }) {
+			dst = p.lowest(dst[:begin], d, backends, of, p.cap)
+		}
+		return p.first(dst, begin, of, most), choice
 	}
-	if most == 0 || len(g[at].backends) <= most {
-		return append(dst, g[at].backends...), choice
+	if most > 0 && most < len(backends) {
+		return p.lowest(dst, d, backends, of, most), choice
 	}
-	return p.lowest(dst, d, g[at].backends, most), choice
+	return append(dst, backends...), choice
+}
+
+// first leaves of what is in dst from begin on the first most of the family, if there are more.
+func (p *Plan) first(dst []int32, begin int, of Family, most int) []int32 {
+	if most == 0 || len(dst)-begin <= most {
+		return dst
+	}
+	kept := slices.DeleteFunc(dst[begin:], func(b int32) bool { return !p.has(b, of) })
+	return dst[:begin+min(most, len(kept))]
+}
+
+// has reports whether a backend has an address of the family.
+func (p *Plan) has(backend int32, of Family) bool {
+	return of == nil || slices.ContainsFunc(p.service.Backends[backend].Addrs, of)
 }
 
 // choose finds the group that answers: that of the drawn tier and half, or the next that has the family.
@@ -380,14 +423,14 @@ func (t *tier) part(degraded bool) group {
 
 // next is for a family that the drawn tier lacks: nobody is told that there is nothing while somebody has it.
 func (p *Plan) next(of Family) (group, Choice) {
-	for _, pick := range [...]func(*tier) group{
+	for half, pick := range [...]func(*tier) group{
 		func(t *tier) group { return t.healthy },
 		func(t *tier) group { return t.degraded },
 		func(t *tier) group { return t.any },
 	} {
 		for i := range p.tiers {
 			if g := pick(&p.tiers[i]); g.has(of) {
-				return g, Choice{Tier: i}
+				return g, Choice{Tier: i, Degraded: half == 1, Panic: half == 2}
 			}
 		}
 	}
@@ -427,60 +470,54 @@ func (g group) draw(d Draw, of Family) int {
 	return best
 }
 
-// lowest appends the backends of the most lowest-ranked identities, in that order.
-func (p *Plan) lowest(dst []int32, d Draw, backends []int32, most int) []int32 {
-	begin := len(dst)
-	type ranked struct {
-		rank    uint64
-		backend int32
-	}
-	var buf [128]ranked
-	heap := buf[:0]
-	// A max-heap of the lowest ranks so far. Backends of one identity have one rank and count once: two labels of a
-	// nameless pod with two families stand or fall together.
-	for _, b := range backends {
-		r := ranked{d.rank(p.identities[b]), b}
-		if len(heap) == most && r.rank >= heap[0].rank {
-			continue
-		}
-		if slices.ContainsFunc(heap, func(h ranked) bool { return h.rank == r.rank }) {
-			continue
-		}
-		if len(heap) < most {
-			heap = append(heap, r)
-			for i := len(heap) - 1; i > 0 && heap[(i-1)/2].rank < heap[i].rank; i = (i - 1) / 2 {
-				heap[(i-1)/2], heap[i] = heap[i], heap[(i-1)/2]
-			}
-			continue
-		}
-		heap[0] = r
-		for i := 0; ; {
-			c := 2*i + 1
-			if c+1 < len(heap) && heap[c+1].rank > heap[c].rank {
-				c++
-			}
-			if c >= len(heap) || heap[c].rank <= heap[i].rank {
-				break
-			}
-			heap[i], heap[c] = heap[c], heap[i]
-			i = c
-		}
-	}
-	slices.SortFunc(heap, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
-	last := heap[len(heap)-1].rank
-	for _, h := range heap {
-		dst = append(dst, h.backend)
-	}
-	return p.withTwins(dst, begin, d, backends, last)
+// ranked is a backend on its way into a capped answer.
+type ranked struct {
+	rank    uint64
+	backend int32
 }
 
-// withTwins adds the other backends of the chosen identities.
-func (p *Plan) withTwins(dst []int32, begin int, d Draw, backends []int32, last uint64) []int32 {
-	chosen := dst[begin:]
-	for _, b := range backends {
-		if d.rank(p.identities[b]) <= last && !slices.Contains(chosen, b) {
-			dst = append(dst, b)
+func (a ranked) compare(b ranked) int {
+	return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.backend, b.backend))
+}
+
+// lowest appends the backends of the family with the most lowest-ranked identities, in that order. Backends of one
+// identity have one rank and count once: the two labels of a nameless pod with two families stand or fall together.
+//
+// Ranks are evenly spread, so that a bound on them finds a few more than needed in one pass, and sorting those is cheap.
+// Where it finds too few, it is raised.
+func (p *Plan) lowest(dst []int32, d Draw, backends []int32, of Family, most int) []int32 {
+	var buf [128]ranked // enough for 80: larger answers are rare
+	for aim := most + 4*int(math.Sqrt(float64(most))) + 8; ; aim *= 4 {
+		bound, all := uint64(math.MaxUint64), aim >= len(backends)
+		if !all {
+			bound = math.MaxUint64 / uint64(len(backends)) * uint64(aim) //nolint:gosec // both are positive
+		}
+		found := buf[:0]
+		for _, b := range backends {
+			if rank := d.rank(p.identities[b]); rank <= bound && p.has(b, of) {
+				found = append(found, ranked{rank, b})
+			}
+		}
+		slices.SortFunc(found, ranked.compare)
+		if n, enough := identities(found, most); enough || all {
+			for _, f := range found[:n] {
+				dst = append(dst, f.backend)
+			}
+			return dst
 		}
 	}
-	return dst
+}
+
+// identities returns how many of the sorted backends have the first most identities, and whether there are so many.
+func identities(sorted []ranked, most int) (n int, enough bool) {
+	for i := range sorted {
+		if i > 0 && sorted[i].rank == sorted[i-1].rank {
+			continue
+		}
+		if most == 0 {
+			return i, true
+		}
+		most--
+	}
+	return len(sorted), most == 0
 }

@@ -53,7 +53,7 @@ func (p *Policy) labelsFor(s *mcs.Service) (labels []Label, overprovision int) {
 	switch {
 	case p.Prefer == ByLabels:
 		return p.Labels, overprovisioning
-	case p.Prefer == ByService && s.TrafficDistribution != "":
+	case p.Prefer == ByService && distributionLabels(s) != nil:
 		return distributionLabels(s), allOrNothing
 	case s.Type == mcs.ClusterSetIP:
 		return clusterRegion, overprovisioning
@@ -68,20 +68,21 @@ var (
 	sameNode      = []Label{Node, Zone}
 )
 
-// distributionLabels translates trafficDistribution (KEP-4444, KEP-3015). An address of a whole cluster has no zone, so
-// for ClusterSetIP closeness is that of clusters.
+// distributionLabels translates trafficDistribution (KEP-4444, KEP-3015); nil for none, and for a value that is not
+// known. An address of a whole cluster has no zone, so for ClusterSetIP closeness is that of clusters.
 func distributionLabels(s *mcs.Service) []Label {
-	if s.Type == mcs.ClusterSetIP {
-		return clusterRegion
-	}
+	labels := sameZone
 	switch s.TrafficDistribution {
-	case "PreferSameNode":
-		return sameNode
 	case "PreferSameZone", "PreferClose":
-		return sameZone
+	case "PreferSameNode":
+		labels = sameNode
 	default:
 		return nil
 	}
+	if s.Type == mcs.ClusterSetIP {
+		return clusterRegion
+	}
+	return labels
 }
 
 // View is what is known of the members while an answer is chosen. It must not change once it is in use: plans are kept

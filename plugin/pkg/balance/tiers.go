@@ -18,21 +18,22 @@ const (
 )
 
 // matches compares one label of a client and an endpoint. What is unknown on either side matches nothing, but what is
-// in the client's own cluster is in its region, even where nobody says which. Zones are compared inside one region only
+// in the client's own cluster is in its region, and what is on its node in its zone, even where nobody says which. Zones are compared inside one region only
 // (names differ between accounts of a cloud), nodes inside one cluster.
 func (l Label) matches(client, endpoint topology.Locality) bool {
 	same := func(a, b string) bool { return a != "" && a == b }
 	sameCluster := same(string(client.Cluster), string(endpoint.Cluster))
 	sameRegion := same(client.Region, endpoint.Region) || sameCluster && (client.Region == "" || endpoint.Region == "")
+	sameNode := sameCluster && same(client.Node, endpoint.Node)
 	switch l {
 	case Region:
 		return sameRegion
 	case Cluster:
 		return sameCluster
 	case Zone:
-		return sameRegion && same(client.Zone, endpoint.Zone)
+		return sameRegion && (same(client.Zone, endpoint.Zone) || sameNode && (client.Zone == "" || endpoint.Zone == ""))
 	default:
-		return sameCluster && same(client.Node, endpoint.Node)
+		return sameNode
 	}
 }
 
