@@ -17,7 +17,7 @@ LINTER    = bin/golangci-lint
 LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 
 .DELETE_ON_ERROR:
-.PHONY: all help generate test unit e2e cases demo bench propagation fuzz lint image clean gcc
+.PHONY: all help generate test unit e2e cases vectors demo bench propagation fuzz lint image clean gcc
 
 all: ## Build the server, a static binary: bin/coredns
 	@echo "== build bin/coredns $(VERSION) (the first time: some minutes, for the dependencies)"
@@ -41,6 +41,12 @@ e2e: ## Run the end-to-end tests with real kube-apiservers (built on first use)
 
 cases: ## Ask every query of the conformance cases (CLUSTERSET_CASES=DIR: of your own)
 	cd test && $(GO_PLAIN) go run ./cmd/cases
+
+# The tests print a line per section; awk leaves out the rows that pass and hands on the result of go.
+vectors: ## Run the published balancing rows (CLUSTERSET_VECTORS=FILE: of your own)
+	@{ CLUSTERSET_VECTORS="$(if $(CLUSTERSET_VECTORS),$(abspath $(CLUSTERSET_VECTORS)))" $(GO_PLAIN) \
+		go test -count=1 -v -run '^TestVectors$$' ./plugin/pkg/balance ./plugin/clusterset; echo "exit $$?"; } \
+	| awk '/^exit [0-9]+$$/ { code = $$2; next } !/^ *=== |^ *--- PASS/ { print } END { exit code }'
 
 demo: ## Start three clusters and the server, show answers, stay up (ONCE=1: end)
 	cd test && ONCE="$(ONCE)" $(GO_PLAIN) go run ./cmd/demo
