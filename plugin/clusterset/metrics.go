@@ -1,6 +1,7 @@
 package clusterset
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,12 @@ var (
 		Subsystem: pluginName,
 		Name:      "invalid_exports",
 		Help:      "ServiceExports that export nothing, by cluster and the reason of the condition Valid.",
+	}, []string{"cluster", "reason"})
+	unusable = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "unusable_services",
+		Help:      "ClusterSetIP services in which a cluster takes no part for want of an address, by cluster and reason (overlap, port_mismatch, no_address).",
 	}, []string{"cluster", "reason"})
 	buildDuration = promauto.NewHistogram(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
@@ -176,6 +183,7 @@ func forgetSource(name string, left bool) {
 	rejectionsTotal.DeletePartialMatch(label)
 	watchProblem.DeletePartialMatch(label)
 	invalidExports.DeletePartialMatch(label)
+	unusable.DeletePartialMatch(label)
 }
 
 // reportChanges keeps the gauges of conflicts and invalid exports, and says once what is new.
@@ -200,6 +208,9 @@ func countInvalid(r mcs.Report, sign float64) {
 	for _, id := range r.InvalidType {
 		invalidExports.WithLabelValues(string(id), "InvalidServiceType").Add(sign)
 	}
+	for _, u := range r.Unusable {
+		unusable.WithLabelValues(string(u.Cluster), string(u.Reason)).Add(sign)
+	}
 }
 
 func describeChange(c mcs.Change) {
@@ -213,4 +224,16 @@ func describeChange(c mcs.Change) {
 	for _, id := range c.New.InvalidType {
 		log.Warningf("Service %s: cluster %s exports a Service of type ExternalName, which cannot be exported", c.Key, id)
 	}
+	for _, u := range c.New.Unusable {
+		if !slices.Contains(c.Old.Unusable, u) {
+			log.Warningf("Service %s: cluster %s takes no part: %s", c.Key, u.Cluster, unusableBecause[u.Reason])
+		}
+	}
+}
+
+// unusableBecause says it in words, with the remedy.
+var unusableBecause = map[mcs.UnusableReason]string{
+	mcs.Overlap:      "its cluster IP lies in the service network of the local cluster; give it another 'address'",
+	mcs.PortMismatch: "its pods listen on another port than the Service, which an A record cannot tell; make targetPort equal port or use another 'address'",
+	mcs.NoAddress:    "it has no address of the kind that 'address' asks for",
 }

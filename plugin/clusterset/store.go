@@ -89,9 +89,11 @@ func (s *store) newWorld(c *config) (*leased, error) {
 		if m.ID != c.local {
 			continue
 		}
-		if err := s.feed(l, mcs.Namespaces, m.ID, m.connection, nil); err != nil {
-			s.end(l)
-			return nil, err
+		for _, kind := range []mcs.SourceKind{mcs.Namespaces, mcs.ServiceRanges} {
+			if err := s.feed(l, kind, m.ID, m.connection, nil); err != nil {
+				s.end(l)
+				return nil, err
+			}
 		}
 	}
 	if c.imports != nil {

@@ -1,6 +1,9 @@
 package clusterset
 
 import (
+	"net"
+	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +27,9 @@ type world struct {
 	pending []fact
 	wake    chan struct{} // holds one token while something is pending
 
+	// hosts resolves the names of load balancers. nil where no member answers with them.
+	hosts *hosts
+
 	stop chan struct{}
 	done sync.WaitGroup
 }
@@ -39,6 +45,11 @@ type fact struct {
 func newWorld(scope mcs.Scope) *world {
 	w := &world{scope: scope, index: mcs.NewIndex(scope), wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	w.snapshot.Store(&mcs.Snapshot{})
+	if slices.ContainsFunc(scope.Members, func(m mcs.Member) bool { return m.Address == mcs.AddressLoadBalancer }) {
+		w.hosts = newHosts(net.DefaultResolver.LookupNetIP, func(host string, addrs []netip.Addr) {
+			w.add(fact{apply: func(x *mcs.Index) { x.ApplyHost(host, addrs) }})
+		})
+	}
 	w.publish()
 	return w
 }
@@ -61,6 +72,7 @@ func (w *world) start() {
 
 // close ends publishing. The last snapshot stays.
 func (w *world) close() {
+	w.hosts.close()
 	close(w.stop)
 	w.done.Wait()
 }
@@ -82,6 +94,7 @@ func (w *world) publish() {
 		return
 	}
 	w.snapshot.Store(next)
+	w.hosts.want(w.index.Hosts())
 	now := time.Now()
 	buildDuration.Observe(now.Sub(began).Seconds())
 	for _, f := range facts {
@@ -117,6 +130,11 @@ func (w *world) ApplyImport(key mcs.ServiceKey, shard *mcs.ImportShard, changed 
 // ApplyNamespace implements watch.Sink.
 func (w *world) ApplyNamespace(name string, exists bool) {
 	w.add(fact{apply: func(x *mcs.Index) { x.ApplyNamespace(name, exists) }})
+}
+
+// ApplyServiceRanges implements watch.Sink.
+func (w *world) ApplyServiceRanges(ranges []netip.Prefix) {
+	w.add(fact{apply: func(x *mcs.Index) { x.ApplyServiceRanges(ranges) }})
 }
 
 // SetDrained implements watch.Sink. Draining is no fact about names: it counts when a member is chosen.

@@ -120,8 +120,10 @@ type ServiceSpec struct {
 	PublishNotReady bool
 	// ClusterIPs are the cluster IPs, none when headless.
 	ClusterIPs Addresses
-	// LoadBalancer are the IP addresses of the load balancer's ingress, sorted. Host names are not among them.
-	LoadBalancer []netip.Addr
+	// LoadBalancer are the IP addresses of the load balancer's ingress, LoadBalancerHosts its lower-case host names where
+	// it has no address; both sorted.
+	LoadBalancer      []netip.Addr
+	LoadBalancerHosts []string
 	// Ports are the ports in the order of the Service.
 	Ports []Port
 }
@@ -129,7 +131,8 @@ type ServiceSpec struct {
 // Equal reports whether two specs say the same.
 func (s *ServiceSpec) Equal(o *ServiceSpec) bool {
 	return s.Traits == o.Traits && s.ExternalName == o.ExternalName && s.PublishNotReady == o.PublishNotReady &&
-		s.ClusterIPs == o.ClusterIPs && slices.Equal(s.LoadBalancer, o.LoadBalancer) && slices.Equal(s.Ports, o.Ports)
+		s.ClusterIPs == o.ClusterIPs && slices.Equal(s.LoadBalancer, o.LoadBalancer) &&
+		slices.Equal(s.LoadBalancerHosts, o.LoadBalancerHosts) && slices.Equal(s.Ports, o.Ports)
 }
 
 // Conditions are the conditions of an endpoint, unset ones already resolved as discovery/v1 says: ready and serving

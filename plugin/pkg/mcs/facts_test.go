@@ -57,7 +57,9 @@ func TestCanonical(t *testing.T) {
 // added to a type but forgotten in its Equal.
 func TestEveryFieldCounts(t *testing.T) {
 	slice := func() *Slice { return &Slice{Ports: []Port{{}}, Endpoints: []Endpoint{{}}} }
-	spec := func() *ServiceSpec { return &ServiceSpec{LoadBalancer: []netip.Addr{{}}, Ports: []Port{{}}} }
+	spec := func() *ServiceSpec {
+		return &ServiceSpec{LoadBalancer: []netip.Addr{{}}, LoadBalancerHosts: []string{""}, Ports: []Port{{}}}
+	}
 	t.Run("Shard", func(t *testing.T) {
 		everyField(t, func() *Shard { return &Shard{Service: spec(), Slices: []*Slice{slice()}} }, (*Shard).Equal)
 	})
@@ -74,7 +76,7 @@ func TestEveryFieldCounts(t *testing.T) {
 	})
 	t.Run("Report", func(t *testing.T) {
 		everyField(t, func() *Report {
-			return &Report{NoService: []topology.ClusterID{""}, InvalidType: []topology.ClusterID{""}}
+			return &Report{NoService: []topology.ClusterID{""}, InvalidType: []topology.ClusterID{""}, Unusable: []Unusable{{}}}
 		}, func(a, b *Report) bool { return a.equal(*b) })
 	})
 }

@@ -2,6 +2,8 @@ package mcs
 
 import (
 	"cmp"
+	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
@@ -24,6 +26,10 @@ type Index struct {
 	facts    map[string]map[string]*entry // by namespace, then name
 	dirty    map[ServiceKey]struct{}
 	unsynced []Source
+	around   around
+	// balanced are the services that each load balancer name is needed for, with the number of members that need it.
+	balanced map[string]map[ServiceKey]int
+	hosts    []string // its keys, sorted
 	next     Snapshot
 	changed  bool
 }
@@ -50,10 +56,11 @@ const (
 	Exports SourceKind = iota
 	Namespaces
 	Imports
-	// Nodes tell where clients are, Properties what a cluster says about itself as a whole. No name depends on either, so
-	// no Index waits for them.
+	// Nodes tell where clients are, Properties what a cluster says about itself as a whole, ServiceRanges which addresses
+	// its services get. No name depends on them, so no Index waits for them.
 	Nodes
 	Properties
+	ServiceRanges
 )
 
 // String returns a short name for logs.
@@ -67,6 +74,8 @@ func (k SourceKind) String() string {
 		return "properties"
 	case Nodes:
 		return "nodes"
+	case ServiceRanges:
+		return "serviceranges"
 	default:
 		return "exports"
 	}
@@ -74,7 +83,9 @@ func (k SourceKind) String() string {
 
 // NewIndex returns an index without facts, in which every source of the scope has yet to sync.
 func NewIndex(scope Scope) *Index {
-	x := &Index{scope: scope, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true}
+	x := &Index{scope: scope, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true,
+		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}},
+		balanced: map[string]map[ServiceKey]int{}}
 	for _, m := range scope.Members {
 		x.unsynced = append(x.unsynced, Source{Exports, m.ID})
 	}
@@ -99,13 +110,16 @@ func (x *Index) Apply(id topology.ClusterID, key ServiceKey, shard *Shard) {
 		return
 	}
 	at, there := slices.BinarySearchFunc(e.exports, id, func(e exported, id topology.ClusterID) int { return cmp.Compare(e.member.ID, id) })
+	if there && shard.Equal(e.exports[at].shard) || !there && shard == nil {
+		return
+	}
+	if there {
+		x.balance(m, key, e.exports[at].shard, -1)
+	}
+	x.balance(m, key, shard, 1)
 	switch {
-	case shard == nil && there:
-		e.exports = slices.Delete(e.exports, at, at+1)
 	case shard == nil:
-		return
-	case there && e.exports[at].shard.Equal(shard):
-		return
+		e.exports = slices.Delete(e.exports, at, at+1)
 	case there:
 		e.exports[at].shard = shard
 	default:
@@ -136,6 +150,59 @@ func (x *Index) ApplyNamespace(name string, exists bool) {
 	}
 	x.changed = true
 	x.touchNamespace(name)
+}
+
+// ApplyServiceRanges says which addresses the local cluster gives to its own services. A remote cluster IP among them
+// would lead to another service, so it is not answered.
+func (x *Index) ApplyServiceRanges(ranges []netip.Prefix) {
+	if slices.Equal(x.around.ranges, ranges) {
+		return
+	}
+	x.around.ranges = ranges
+	for name := range x.facts {
+		x.touchNamespace(name)
+	}
+}
+
+// ApplyHost says which addresses the host name of a load balancer has.
+func (x *Index) ApplyHost(host string, addrs []netip.Addr) {
+	if slices.Equal(x.around.hosts[host], addrs) {
+		return
+	}
+	if len(addrs) == 0 {
+		delete(x.around.hosts, host)
+	} else {
+		x.around.hosts[host] = addrs
+	}
+	for key := range x.balanced[host] {
+		x.dirty[key] = struct{}{}
+	}
+}
+
+// Hosts returns the names of the load balancers whose addresses answers need, sorted. The caller must not change it.
+func (x *Index) Hosts() []string { return x.hosts }
+
+// balance keeps account of who needs which load balancer names.
+func (x *Index) balance(m *Member, key ServiceKey, shard *Shard, sign int) {
+	if m.Address != AddressLoadBalancer || shard == nil || shard.Service == nil {
+		return
+	}
+	for _, host := range shard.Service.LoadBalancerHosts {
+		users := x.balanced[host]
+		if users == nil {
+			users = map[ServiceKey]int{}
+			x.balanced[host] = users
+		}
+		if users[key] += sign; users[key] == 0 {
+			delete(users, key)
+		}
+		if len(users) == 0 {
+			delete(x.balanced, host)
+		}
+		if _, known := slices.BinarySearch(x.hosts, host); known != (len(users) > 0) {
+			x.hosts = slices.Sorted(maps.Keys(x.balanced))
+		}
+	}
 }
 
 // SetSynced says that a source has told all that it knows at least once. It cannot be taken back.
@@ -198,7 +265,7 @@ func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 		x.next.services = x.next.services.without(key)
 		return c, false
 	}
-	service, report := merge(key, e.exports, e.imp)
+	service, report := merge(key, e.exports, e.imp, x.around)
 	if service != nil && x.exists(key.Namespace) {
 		x.next.services = x.next.services.with(key, service)
 	} else {
@@ -228,7 +295,8 @@ func (x *Index) exists(namespace string) bool {
 }
 
 func (r Report) equal(o Report) bool {
-	return r.Conflicts == o.Conflicts && slices.Equal(r.NoService, o.NoService) && slices.Equal(r.InvalidType, o.InvalidType)
+	return r.Conflicts == o.Conflicts && slices.Equal(r.NoService, o.NoService) && slices.Equal(r.InvalidType, o.InvalidType) &&
+		slices.Equal(r.Unusable, o.Unusable)
 }
 
 func (x *Index) member(id topology.ClusterID) *Member {

@@ -190,19 +190,20 @@ func TestReports(t *testing.T) {
 	x := NewIndex(Scope{Members: members("east", "west"), Local: "east"})
 	x.SetSynced(Source{Namespaces, "east"}) // the namespace does not exist here; what is wrong is told all the same
 	publish(t, x)
+	none := []Unusable{{"west", NoAddress}}
 	steps := []struct {
 		name  string
 		event func()
 		want  []Change
 	}{
 		{"a clean export is no news", func() { x.Apply("east", web, clusterIP(1, "10.0.0.1", http80)) }, nil},
-		{"a conflict", func() { x.Apply("west", web, headless(2)) }, []Change{
-			{web, Report{}, Report{Conflicts: TypeConflict}, []topology.ClusterID{"east", "west"}}}},
+		{"a conflict, and no address to answer with", func() { x.Apply("west", web, headless(2)) }, []Change{
+			{web, Report{}, Report{Conflicts: TypeConflict, Unusable: none}, []topology.ClusterID{"east", "west"}}}},
 		{"the same conflict with other endpoints is no news", func() {
 			x.Apply("west", web, headless(2, sliceOf("a", nil, ready("10.9.0.1"))))
 		}, nil},
 		{"another conflict", func() { x.Apply("west", web, clusterIP(2, "10.1.0.1", https443)) }, []Change{
-			{web, Report{Conflicts: TypeConflict}, Report{Conflicts: PortConflict}, []topology.ClusterID{"east", "west"}}}},
+			{web, Report{Conflicts: TypeConflict, Unusable: none}, Report{Conflicts: PortConflict}, []topology.ClusterID{"east", "west"}}}},
 		{"an export that becomes invalid", func() { x.Apply("west", web, &Shard{}) }, []Change{
 			{web, Report{Conflicts: PortConflict}, Report{NoService: []topology.ClusterID{"west"}}, []topology.ClusterID{"east", "west"}}}},
 		{"invalid in another way", func() { x.Apply("west", web, &Shard{Service: &ServiceSpec{ExternalName: true}}) }, []Change{
@@ -219,7 +220,7 @@ func TestReports(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", step.name, changes, step.want)
 		}
 		for _, c := range changes {
-			if clean := c.New.Conflicts == 0 && c.New.NoService == nil && c.New.InvalidType == nil; c.New.Clean() != clean {
+			if clean := c.New.Conflicts == 0 && c.New.NoService == nil && c.New.InvalidType == nil && c.New.Unusable == nil; c.New.Clean() != clean {
 				t.Errorf("%s: Clean is %v of %+v", step.name, c.New.Clean(), c.New)
 			}
 		}
@@ -461,7 +462,7 @@ func mergeFromScratch(scope Scope, final map[fuzzSlot]fuzzEvent, unsynced []Sour
 			if e, ok := final[fuzzSlot{what: "import", key: key}]; ok {
 				imp = fuzzImport(e.variant)
 			}
-			if s, _ := merge(key, all, imp); s != nil {
+			if s, _ := merge(key, all, imp, around{}); s != nil {
 				out[key] = *s
 			}
 		}
@@ -582,5 +583,58 @@ func BenchmarkSnapshotService(b *testing.B) {
 				i++
 			}
 		})
+	}
+}
+
+func TestSurroundings(t *testing.T) {
+	x := NewIndex(Scope{Members: []Member{{ID: "east"}, {ID: "north", Address: AddressLoadBalancer}, {ID: "west"}}, Local: "east"})
+	x.SetSynced(Source{Namespaces, "east"})
+	x.ApplyNamespace("shop", true)
+	x.Apply("east", web, clusterIP(1, "10.96.0.1", http80))
+	x.Apply("west", web, clusterIP(2, "10.96.0.2", http80))
+	balanced := clusterIP(3, "10.98.0.3", http80)
+	balanced.Service.LoadBalancerHosts = []string{"lb.example.org"}
+	x.Apply("north", web, balanced)
+	publish(t, x)
+	address := func(texts ...string) (out []netip.Addr) {
+		for _, text := range texts {
+			out = append(out, netip.MustParseAddr(text))
+		}
+		return out
+	}
+	if got := x.Hosts(); !slices.Equal(got, []string{"lb.example.org"}) {
+		t.Errorf("Hosts are %v", got)
+	}
+	for _, step := range []struct {
+		name              string
+		event             func()
+		east, north, west []netip.Addr
+		unusable          []Unusable
+	}{
+		{"a host name without a known address leaves its cluster out", func() { x.ApplyNamespace("other", true) },
+			address("10.96.0.1"), nil, address("10.96.0.2"), []Unusable{{"north", NoAddress}}},
+		{"a host name that has an address answers with it", func() { x.ApplyHost("lb.example.org", address("192.0.2.7")) },
+			address("10.96.0.1"), address("192.0.2.7"), address("10.96.0.2"), nil},
+		{"a remote address inside the local service network is never answered, a local one is", func() {
+			x.ApplyServiceRanges([]netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")})
+		}, address("10.96.0.1"), address("192.0.2.7"), nil, []Unusable{{"west", Overlap}}},
+		{"another range lets it through again", func() {
+			x.ApplyServiceRanges([]netip.Prefix{netip.MustParsePrefix("10.97.0.0/16")})
+		}, address("10.96.0.1"), address("192.0.2.7"), address("10.96.0.2"), nil},
+	} {
+		step.event()
+		s := publish(t, x).Service("shop", "web")
+		for i, want := range [][]netip.Addr{step.east, step.north, step.west} {
+			if got := s.Members[i].Addrs; !slices.Equal(got, want) {
+				t.Errorf("%s: %s has %v, want %v", step.name, s.Members[i].Cluster, got, want)
+			}
+		}
+		if got := x.facts["shop"]["web"].report.Unusable; !slices.Equal(got, step.unusable) {
+			t.Errorf("%s: unusable are %v, want %v", step.name, got, step.unusable)
+		}
+	}
+	x.Apply("north", web, nil)
+	if got := x.Hosts(); len(got) != 0 || len(x.balanced) != 0 {
+		t.Errorf("Nobody needs %v any more (%v)", got, x.balanced)
 	}
 }

@@ -159,9 +159,18 @@ func compareBackends(a, b Backend) int {
 	return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Label, b.Label))
 }
 
+// around is what merging needs to know besides what the clusters say about the service.
+type around struct {
+	// local is the cluster whose view this is; ranges are its service networks, where known.
+	local  topology.ClusterID
+	ranges []netip.Prefix
+	// hosts are the addresses of load balancers that have names only.
+	hosts map[string][]netip.Addr
+}
+
 // merge makes the view of one service. exports must be sorted by cluster id. The service is nil when no valid export
 // and no import makes it exist.
-func merge(key ServiceKey, exports []exported, imp *ImportShard) (*Service, Report) {
+func merge(key ServiceKey, exports []exported, imp *ImportShard, env around) (*Service, Report) {
 	report := Report{}
 	valid := make([]exported, 0, len(exports))
 	for _, e := range exports {
@@ -181,7 +190,8 @@ func merge(key ServiceKey, exports []exported, imp *ImportShard) (*Service, Repo
 	case imp != nil:
 		return mergeImport(key, valid, imp), report
 	case len(valid) > 0:
-		return mergeExports(key, valid, byAge), report
+		s := mergeExports(key, valid, byAge, env, &report)
+		return s, report
 	default:
 		return nil, report
 	}
@@ -192,17 +202,50 @@ type Report struct {
 	Conflicts Conflict
 	// NoService and InvalidType are the clusters whose export is invalid: it has no Service, or one of type ExternalName.
 	NoService, InvalidType []topology.ClusterID
+	// Unusable are the clusters that take no part in a ClusterSetIP service for want of an address to answer with.
+	Unusable []Unusable
 }
+
+// Unusable says why a cluster has no address for a service.
+type Unusable struct {
+	Cluster topology.ClusterID
+	Reason  UnusableReason
+}
+
+// UnusableReason is a closed set, used as metric label.
+type UnusableReason string
+
+const (
+	// Overlap: the remote cluster IP lies in the local cluster's own service network, where it is another service.
+	Overlap UnusableReason = "overlap"
+	// PortMismatch: with `address endpoints`, a port of the Service is another one on the pods, so that a client of an A
+	// record would knock at the wrong one.
+	PortMismatch UnusableReason = "port_mismatch"
+	// NoAddress: there is none of the kind that is configured (no load balancer address yet, no cluster IP, no ready
+	// endpoint).
+	NoAddress UnusableReason = "no_address"
+)
+
+// UnusableReasons returns every reason.
+func UnusableReasons() []UnusableReason { return []UnusableReason{Overlap, PortMismatch, NoAddress} }
 
 // Clean reports whether there is nothing to say.
 func (r Report) Clean() bool {
-	return r.Conflicts == 0 && len(r.NoService) == 0 && len(r.InvalidType) == 0
+	return r.Conflicts == 0 && len(r.NoService) == 0 && len(r.InvalidType) == 0 && len(r.Unusable) == 0
 }
 
-func mergeExports(key ServiceKey, valid, byAge []exported) *Service {
+func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *Report) *Service {
 	s := &Service{Key: key, Traits: byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
 	for _, e := range valid {
 		s.contribute(e.member, e.shard)
+		if s.Type != ClusterSetIP {
+			continue
+		}
+		addrs, reason := addresses(e.member, e.shard, s.Ports, env)
+		s.Members[len(s.Members)-1].Addrs = addrs
+		if reason != "" {
+			report.Unusable = append(report.Unusable, Unusable{e.member.ID, reason})
+		}
 	}
 	s.settle()
 	return s
@@ -244,9 +287,6 @@ func mergeImport(key ServiceKey, valid []exported, imp *ImportShard) *Service {
 func (s *Service) contribute(m *Member, shard *Shard) {
 	s.addEndpoints(m.ID, shard.Slices, shard.Service.PublishNotReady)
 	s.Members[len(s.Members)-1].Percent = shard.Export.WeightPercent
-	if s.Type == ClusterSetIP {
-		s.Members[len(s.Members)-1].Addrs = addresses(m, shard, s.Ports)
-	}
 }
 
 func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publishNotReady bool) {
@@ -341,35 +381,50 @@ func count(from []*Slice, publishNotReady bool) (ready, total int, missing []*En
 	return ready, total, missing
 }
 
-// addresses returns what a ClusterSetIP answer holds for one member, sorted and without duplicates.
-func addresses(m *Member, shard *Shard, ports []Port) []netip.Addr {
+// addresses returns what a ClusterSetIP answer holds for one member, sorted and without duplicates, or why that is
+// nothing.
+func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr, UnusableReason) {
 	var addrs []netip.Addr
+	reason := NoAddress
 	switch m.Address {
 	case AddressFixed:
 		addrs = slices.Clone(m.Gateway)
 	case AddressLoadBalancer:
 		addrs = slices.Clone(shard.Service.LoadBalancer)
+		for _, host := range shard.Service.LoadBalancerHosts {
+			addrs = append(addrs, env.hosts[host]...)
+		}
 	case AddressEndpoints:
-		addrs = endpointAddresses(shard, ports)
+		if !listensOn(shard, ports) {
+			return nil, PortMismatch
+		}
+		addrs = endpointAddresses(shard)
 	default:
 		for _, a := range shard.Service.ClusterIPs {
-			if a.IsValid() {
+			switch {
+			case !a.IsValid():
+			case m.ID != env.local && env.overlaps(a):
+				reason = Overlap
+			default:
 				addrs = append(addrs, a)
 			}
 		}
 	}
+	if len(addrs) == 0 {
+		return nil, reason
+	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs)
+	return slices.Compact(addrs), ""
 }
 
-// endpointAddresses returns the ready addresses of the slices that listen on the very ports of the service: a client
-// that resolves an A record connects to the service's port, which must then be the port of the pod.
-func endpointAddresses(shard *Shard, ports []Port) []netip.Addr {
+// overlaps reports whether an address is one of the local cluster's services.
+func (env around) overlaps(a netip.Addr) bool {
+	return slices.ContainsFunc(env.ranges, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+func endpointAddresses(shard *Shard) []netip.Addr {
 	var addrs []netip.Addr
 	for _, s := range shard.Slices {
-		if !listensOn(s, ports) {
-			continue
-		}
 		for i := range s.Endpoints {
 			e := &s.Endpoints[i]
 			if shard.Service.PublishNotReady || e.Conditions&Ready != 0 {
@@ -380,11 +435,15 @@ func endpointAddresses(shard *Shard, ports []Port) []netip.Addr {
 	return addrs
 }
 
-func listensOn(s *Slice, ports []Port) bool {
-	for _, own := range s.Ports {
-		for _, p := range ports {
-			if own.Name == p.Name && own.Number != p.Number {
-				return false
+// listensOn reports whether the pods listen on the very ports of the service: a client that resolves an A record
+// connects to the service's port, which must then be the port of the pod.
+func listensOn(shard *Shard, ports []Port) bool {
+	for _, s := range shard.Slices {
+		for _, own := range s.Ports {
+			for _, p := range ports {
+				if own.Name == p.Name && own.Number != p.Number {
+					return false
+				}
 			}
 		}
 	}

@@ -477,8 +477,8 @@ func TestMergeAddressKinds(t *testing.T) {
 			sliceOf("b", []Port{http80}, ready("10.8.0.1"), ready("fd00::8"))), "east: [10.8.0.1 10.8.0.2 fd00::8] 3/4"),
 		row("endpoints: publishNotReadyAddresses counts", AddressEndpoints, dual().over(
 			sliceOf("a", []Port{http80}, unready("10.8.0.1"))).but(func(s *Shard) { s.Service.PublishNotReady = true }), "east: [10.8.0.1] 1/1"),
-		row("endpoints: a pod that listens on another port than the service cannot be answered", AddressEndpoints, dual().over(
-			sliceOf("a", []Port{http8080}, ready("10.8.0.1")), sliceOf("b", []Port{http80}, ready("10.8.0.2"))), "east: [10.8.0.2] 2/2"),
+		row("endpoints: a pod that listens on another port than the service leaves its cluster out", AddressEndpoints, dual().over(
+			sliceOf("a", []Port{http8080}, ready("10.8.0.1")), sliceOf("b", []Port{http80}, ready("10.8.0.2"))), "east: [] 2/2"),
 		row("endpoints: a slice without ports says nothing against it", AddressEndpoints, dual().over(
 			sliceOf("a", nil, ready("10.8.0.1"))), "east: [10.8.0.1] 1/1"),
 	})

@@ -110,14 +110,20 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 	}
 	out.ClusterIPs = c.addresses(ips)
 	for _, ingress := range s.Status.LoadBalancer.Ingress {
-		if ingress.IP == "" {
-			continue
-		}
-		if a, ok := c.address(ingress.IP); ok {
-			out.LoadBalancer = append(out.LoadBalancer, a)
+		switch {
+		case ingress.IP != "":
+			if a, ok := c.address(ingress.IP); ok {
+				out.LoadBalancer = append(out.LoadBalancer, a)
+			}
+		case ingress.Hostname != "":
+			if host, ok := c.host(ingress.Hostname); ok {
+				out.LoadBalancerHosts = append(out.LoadBalancerHosts, host)
+			}
 		}
 	}
 	slices.SortFunc(out.LoadBalancer, netip.Addr.Compare)
+	slices.Sort(out.LoadBalancerHosts)
+	out.LoadBalancerHosts = slices.Compact(out.LoadBalancerHosts)
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
 		if port, ok := c.port(p.Name, p.Protocol, p.Port); ok {
@@ -272,6 +278,26 @@ func (c converter) address(text string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return a, true
+}
+
+// maxHost is the longest name in DNS, in text without the last dot (RFC 1035 section 2.3.4).
+const maxHost = 253
+
+// host checks a load balancer's host name: at least two labels, so that it can never be completed by a search path.
+func (c converter) host(text string) (string, bool) {
+	host := strings.TrimSuffix(strings.ToLower(text), ".")
+	labels := strings.Split(host, ".")
+	for _, label := range labels {
+		if !topology.IsLabel(label) {
+			labels = nil
+			break
+		}
+	}
+	if len(host) > maxHost || len(labels) < 2 {
+		c.reject(BadHostname)
+		return "", false
+	}
+	return intern(host), true
 }
 
 func (c converter) port(name string, protocol corev1.Protocol, number int32) (mcs.Port, bool) {

@@ -213,9 +213,15 @@ func TestConvertService(t *testing.T) {
 		{"traffic policy and distribution", service(func(s *corev1.ServiceSpec) {
 			s.InternalTrafficPolicy, s.TrafficDistribution = ptr(corev1.ServiceInternalTrafficPolicyLocal), ptr("PreferSameZone")
 		}), basic(func(s *mcs.ServiceSpec) { s.InternalTrafficPolicy, s.TrafficDistribution = "Local", "PreferSameZone" }), nil},
-		{"load balancer addresses, sorted; host names are left", ingress(
-			corev1.LoadBalancerIngress{IP: "192.0.2.2"}, corev1.LoadBalancerIngress{Hostname: "lb.example.org"}, corev1.LoadBalancerIngress{IP: "192.0.2.1"},
-		), basic(func(s *mcs.ServiceSpec) { s.LoadBalancer = addrs("192.0.2.1", "192.0.2.2") }), nil},
+		{"load balancer addresses and names, sorted", ingress(
+			corev1.LoadBalancerIngress{IP: "192.0.2.2"}, corev1.LoadBalancerIngress{Hostname: "LB.example.org."}, corev1.LoadBalancerIngress{IP: "192.0.2.1"},
+			corev1.LoadBalancerIngress{Hostname: "a.example.org"}, corev1.LoadBalancerIngress{Hostname: "lb.example.org"},
+		), basic(func(s *mcs.ServiceSpec) {
+			s.LoadBalancer, s.LoadBalancerHosts = addrs("192.0.2.1", "192.0.2.2"), []string{"a.example.org", "lb.example.org"}
+		}), nil},
+		{"a load balancer's name that is none, or that a search path could complete", ingress(
+			corev1.LoadBalancerIngress{Hostname: "lb"}, corev1.LoadBalancerIngress{Hostname: "a..b"}, corev1.LoadBalancerIngress{Hostname: "*.example.org"},
+		), basic(nil), rejections{BadHostname, BadHostname, BadHostname}},
 		{"ports of each protocol, TCP by default", port(
 			corev1.ServicePort{Name: "a", Port: 1}, corev1.ServicePort{Name: "b", Port: 2, Protocol: "UDP"},
 			corev1.ServicePort{Name: "c", Port: 3, Protocol: "SCTP"}, corev1.ServicePort{Port: 65535, Protocol: "TCP"},

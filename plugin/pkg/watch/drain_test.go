@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"net/netip"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -10,6 +11,8 @@ import (
 )
 
 func (s *told) SetDrained(topology.ClusterID, bool) {}
+
+func (s *told) ApplyServiceRanges([]netip.Prefix) {}
 
 // drainSink notes what it is told of drains.
 type drainSink struct {

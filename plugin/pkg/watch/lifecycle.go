@@ -44,8 +44,8 @@ func (w *Watcher) run(ctx context.Context) {
 		}
 		w.tellState()
 		wait := delay.Step()
-		if w.spec.Kind == mcs.Properties {
-			wait += propertiesEvery
+		if w.optional() {
+			wait += optionalEvery
 		}
 		sleep(ctx, wait)
 	}
@@ -57,8 +57,13 @@ func retry() wait.Backoff {
 	return wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 1 << 20, Cap: retryAtMost}
 }
 
-// propertiesEvery is how often it is looked whether a cluster has learned to have properties.
-const propertiesEvery = 20 * time.Second
+// optionalEvery is how often it is looked whether a cluster has learned what it may do without.
+const optionalEvery = 20 * time.Second
+
+// optional reports whether it is no problem if the API server does not know the resource.
+func (w *Watcher) optional() bool {
+	return w.spec.Kind == mcs.Properties || w.spec.Kind == mcs.ServiceRanges
+}
 
 func (w *Watcher) connect(ctx context.Context) ([]stage, error) {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
@@ -67,8 +72,8 @@ func (w *Watcher) connect(ctx context.Context) ([]stage, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if w.spec.Kind != mcs.Properties || problemOf(err) != NotServed {
-		w.problems.report(w, "discovery", err) // having no ClusterProperties is no problem
+	if !w.optional() || problemOf(err) != NotServed {
+		w.problems.report(w, "discovery", err)
 	}
 	if err == nil {
 		return stages, nil

@@ -9,6 +9,7 @@ package watch
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,8 @@ type Sink interface {
 	ApplyImport(key mcs.ServiceKey, shard *mcs.ImportShard, changed time.Time)
 	// ApplyNamespace says whether a namespace exists in the local cluster.
 	ApplyNamespace(name string, exists bool)
+	// ApplyServiceRanges says which addresses the local cluster gives to its own services. The slice must not be changed.
+	ApplyServiceRanges(ranges []netip.Prefix)
 	// SetDrained says whether a cluster asks not to be used by the ClusterProperty drain.clusterset-dns.io.
 	SetDrained(id topology.ClusterID, drained bool)
 	// SetSynced says that everything the source knows has been told.
@@ -175,6 +178,8 @@ func Start(spec Spec) (*Watcher, error) {
 		w.feed = newImportFeed(w, clients)
 	case mcs.Properties:
 		w.feed = newPropertyFeed(w, clients)
+	case mcs.ServiceRanges:
+		w.feed = newServiceRangeFeed(w, clients)
 	case mcs.Nodes:
 		w.feed = newNodeFeed(w, clients)
 	default:
