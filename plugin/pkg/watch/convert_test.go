@@ -221,7 +221,7 @@ func TestConvertService(t *testing.T) {
 		}), nil},
 		{"a load balancer's name that is none, or that a search path could complete", ingress(
 			corev1.LoadBalancerIngress{Hostname: "lb"}, corev1.LoadBalancerIngress{Hostname: "a..b"}, corev1.LoadBalancerIngress{Hostname: "*.example.org"},
-		), basic(nil), rejections{BadHostname, BadHostname, BadHostname}},
+		), basic(func(*mcs.ServiceSpec) {}), rejections{BadHostname, BadHostname, BadHostname}},
 		{"ports of each protocol, TCP by default", port(
 			corev1.ServicePort{Name: "a", Port: 1}, corev1.ServicePort{Name: "b", Port: 2, Protocol: "UDP"},
 			corev1.ServicePort{Name: "c", Port: 3, Protocol: "SCTP"}, corev1.ServicePort{Port: 65535, Protocol: "TCP"},
