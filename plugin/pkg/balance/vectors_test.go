@@ -183,6 +183,7 @@ func (r *priorityRow) threshold() int {
 }
 
 func priorityLoadRow(t *testing.T, row json.RawMessage) string {
+	t.Helper()
 	var r priorityRow
 	parse(t, row, &r)
 	counts, opf := r.counts(), int(math.Round(r.Overprovisioning*100))
@@ -373,6 +374,7 @@ func endpointsOf(counts []Counts) (*mcs.Service, *View) {
 // --- Envoy: locality weight -----------------------------------------------------------------------------------------
 
 func localityWeightRow(t *testing.T, row json.RawMessage) string {
+	t.Helper()
 	var r struct {
 		Overprovisioning float64   `json:"overprovisioning"`
 		Weights          []int     `json:"weights"`
@@ -490,6 +492,7 @@ type istioVector struct {
 }
 
 func istioRow(t *testing.T, row json.RawMessage) string {
+	t.Helper()
 	var r istioVector
 	parse(t, row, &r)
 	switch r.Kind {
@@ -735,6 +738,7 @@ func (r *istioVector) distribution(t *testing.T) string {
 // --- kube-proxy -----------------------------------------------------------------------------------------------------
 
 func kubeProxyRow(t *testing.T, row json.RawMessage) string {
+	t.Helper()
 	var r struct {
 		Name, Node, Zone string
 		InternalLocal    bool `json:"internal_policy_local"`
@@ -847,6 +851,7 @@ func weighted(answer Answer, weights ...int) *Plan {
 }
 
 func gdnsdRow(t *testing.T, row json.RawMessage) string {
+	t.Helper()
 	var r struct {
 		Mode     string    `json:"mode"`
 		Weights  []int     `json:"weights"`
@@ -872,6 +877,7 @@ func gdnsdRow(t *testing.T, row json.RawMessage) string {
 }
 
 func slowStartRow(t *testing.T, row json.RawMessage) string {
+	t.Helper()
 	var r struct {
 		Window     float64  `json:"window_s"`
 		Seconds    float64  `json:"seconds_in"`
@@ -902,6 +908,7 @@ func slowStartRow(t *testing.T, row json.RawMessage) string {
 }
 
 func realisationRow(t *testing.T, row json.RawMessage) string {
+	t.Helper()
 	var r struct {
 		Weights  []int     `json:"weights"`
 		Answer   string    `json:"answer"`
