@@ -53,18 +53,19 @@ type member struct {
 type parser struct {
 	*caddy.Controller
 	config
-	seen map[string]bool
+	// seen tells the line of each property, but for cluster, of which there are many.
+	seen map[string]int
 	// importsHere is set for `serviceimports` without a KUBECONFIG, which means the API server of the local cluster.
 	importsHere bool
 }
 
 // parse reads the one stanza of a server block. It contacts nobody.
 func parse(c *caddy.Controller) (*config, error) {
-	p := &parser{Controller: c, config: config{ttl: defaultTTL, policy: &balance.Policy{}}, seen: map[string]bool{}}
+	p := &parser{Controller: c, config: config{ttl: defaultTTL, policy: &balance.Policy{}}, seen: map[string]int{}}
 	stanzas := 0
 	for c.Next() {
 		if stanzas++; stanzas > 1 {
-			return nil, plugin.ErrOnce
+			return nil, c.Errf("a second stanza: %v, so write both as one", plugin.ErrOnce)
 		}
 		if err := p.stanza(); err != nil {
 			return nil, err
@@ -77,12 +78,19 @@ func (p *parser) stanza() error {
 	for _, zone := range p.RemainingArgs() {
 		normalized := plugin.Host(zone).NormalizeExact()
 		if len(normalized) != 1 {
-			return p.Errf("zone %q is no domain name", zone)
+			return p.Errf("zone %q is no domain name: use one such as %s", zone, defaultZone)
+		}
+		if normalized[0] == "." {
+			return p.Errf("zone %q would hold every name: use one such as %s", zone, defaultZone)
 		}
 		p.zones = append(p.zones, normalized[0])
 	}
 	if len(p.zones) == 0 {
 		p.zones = plugin.Zones{defaultZone}
+	}
+	opens := p.Dispenser // a copy: it looks ahead
+	if !opens.NextArg() && opens.Next() && opens.Val() == "{" {
+		return opens.Err("'{' at the beginning of a line: it belongs at the end of the line before")
 	}
 	if err := p.block(p.property); err != nil {
 		return err
@@ -96,10 +104,10 @@ func (p *parser) block(line func(name string) error) error { return corefile.Blo
 const properties = "local, cluster, serviceimports, prefer, answer, max_answers, panic, ttl, ignore, fallthrough"
 
 func (p *parser) property(name string) error {
-	if name != "cluster" && p.seen[name] {
-		return p.Errf("property '%s' is given twice", name)
+	if first := p.seen[name]; name != "cluster" && first > 0 {
+		return p.Errf("property '%s' is given twice, first in line %d: remove one", name, first)
 	}
-	p.seen[name] = true
+	p.seen[name] = p.Line()
 	switch name {
 	case "local":
 		return p.parseLocal()
@@ -248,7 +256,7 @@ func (p *parser) parseCluster() error {
 	given := map[string]bool{}
 	err = p.block(func(name string) error {
 		if given[name] {
-			return p.Errf("property '%s' of cluster %s is given twice", name, id)
+			return p.Errf("property '%s' of cluster %s is given twice: remove one", name, id)
 		}
 		given[name] = true
 		return p.clusterProperty(&m, name)
@@ -306,18 +314,17 @@ func (p *parser) parseAddress(m *member) error {
 
 // check looks at what only the whole stanza can tell.
 func (p *parser) check() error {
-	if len(p.members) == 0 && !p.seen["serviceimports"] {
-		return p.Err("no 'cluster' and no 'serviceimports': there is nothing to answer from")
+	if len(p.members) == 0 && p.seen["serviceimports"] == 0 {
+		return p.Err("no 'cluster' and no 'serviceimports': there is nothing to answer from, so add one")
 	}
 	at := slices.IndexFunc(p.members, func(m member) bool { return m.ID == p.local })
 	if p.local != "" && at < 0 {
-		return p.Errf("'local %s' is none of the clusters: add 'cluster %s'", p.local, p.local)
+		return p.errorIn(p.seen["local"], "'local %s' is none of the clusters: add 'cluster %s'", p.local, p.local)
 	}
 	for i := range p.members {
 		m := &p.members[i]
 		if m.ID != p.local && !m.hasAddress {
-			return fmt.Errorf("%s:%d - Error during parsing: cluster %s needs an 'address': how do clients of this server reach its services? Use %s",
-				p.File(), m.line, m.ID, addressChoice)
+			return p.errorIn(m.line, "cluster %s needs an 'address': how do clients of this server reach its services? Use %s", m.ID, addressChoice)
 		}
 	}
 	if !p.importsHere {
@@ -327,7 +334,15 @@ func (p *parser) check() error {
 		p.imports = &p.members[at].connection
 		return nil
 	}
-	connection, err := p.connect("serviceimports", nil)
+	connection, err := watch.InCluster()
+	if err != nil {
+		return p.errorIn(p.seen["serviceimports"], "'serviceimports': %v", err)
+	}
 	p.imports = &connection
-	return err
+	return nil
+}
+
+// errorIn is Errf for a line that has been read already.
+func (p *parser) errorIn(line int, format string, args ...any) error {
+	return fmt.Errorf("%s:%d - Error during parsing: %s", p.File(), line, fmt.Sprintf(format, args...))
 }

@@ -58,6 +58,8 @@ type pair struct {
 	kinds, results map[string]int
 	applied        map[string]int
 	queries        int
+	// patience is how long a difference may last. It may be that a change is on its way.
+	patience time.Duration
 }
 
 func start(t *testing.T) *pair {
@@ -71,7 +73,7 @@ func start(t *testing.T) *pair {
 			t.Error(err)
 		}
 	})
-	p := &pair{kinds: map[string]int{}, results: map[string]int{}, applied: map[string]int{}}
+	p := &pair{patience: patience, kinds: map[string]int{}, results: map[string]int{}, applied: map[string]int{}}
 	for i, c := range []*kube.Client{&p.local, &p.remote} {
 		if *c, err = kube.New(started[i]); err != nil {
 			t.Fatal(err)
@@ -270,7 +272,7 @@ func untilAnswered(ctx context.Context, s *server.Server, name string) error {
 
 // compare asks both servers until their answers agree, or differ by rules only. A difference that stays is an error.
 func (p *pair) compare(ctx context.Context, q query) error {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(p.patience)
 	for {
 		ours, theirs, err := p.ask(ctx, q)
 		if err != nil {
@@ -285,6 +287,7 @@ func (p *pair) compare(ctx context.Context, q query) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
+			p.patience = 0 // by now everything has arrived
 			return fmt.Errorf("%s: %s %s\n\tours   %s\n\ttheirs %s\n\twith the rules %v", q.kind, q.name, dns.TypeToString[q.qtype], ours, theirs, used)
 		}
 		time.Sleep(50 * time.Millisecond)

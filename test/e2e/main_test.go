@@ -40,6 +40,9 @@ const zone = "clusterset.local."
 // limit bounds every wait of a test.
 const limit = 30 * time.Second
 
+// pollEvery is the pause between two looks at a condition.
+const pollEvery = 2 * time.Millisecond
+
 func TestMain(m *testing.M) {
 	stop, err := start(context.Background())
 	if err != nil {
@@ -146,7 +149,7 @@ func within(t *testing.T, limit time.Duration, what string, check func(context.C
 		select {
 		case <-ctx.Done():
 			t.Fatalf("not within %s: %s: %v", limit, what, err)
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(pollEvery):
 		}
 	}
 }

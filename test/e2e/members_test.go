@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -251,6 +253,31 @@ func TestMemberWhoseAPIServerIsAway(t *testing.T) {
 
 // backAfter is how soon changes must show once an API server is back: the longest pause between two attempts, and some.
 const backAfter = 12 * time.Second
+
+func TestLocalMemberThatIsDownAtStart(t *testing.T) {
+	export(t, east, "other-east", "10.1.0.1")
+	export(t, north, "other-north", "10.3.0.1")
+	must(t, north.PauseAPIServer())
+	resume := sync.OnceFunc(func() { must(t, north.ResumeAPIServer()) })
+	t.Cleanup(resume)
+	of := strings.NewReplacer("local east", "local north", "address clusterip", "").Replace(stanza([]cluster{north}))
+	of = strings.TrimSuffix(of, "}\n") + fmt.Sprintf("cluster east %s {\nregion there\naddress clusterip\n}\n}\n", east.Kubeconfig())
+
+	begin := time.Now()
+	s := run(t, corefile(of))
+	within(t, limit, "a name of a remote cluster", answers(s, name("other-east"), 1))
+	now(t, rcode(s, name("other-north"), dns.RcodeServerFailure))
+	for time.Since(begin) < readyAfter {
+		if status, err := s.Ready(t.Context()); err != nil || status != http.StatusServiceUnavailable {
+			t.Fatalf("readiness is %d, %v after %s: the local cluster is not known", status, err, round(time.Since(begin)))
+		}
+		time.Sleep(pollEvery)
+	}
+	resume()
+	ready(t, s)
+	within(t, limit, "a name of the local cluster", answers(s, name("other-north"), 1))
+	within(t, limit, "unknown names are denied", rcode(s, name("nobody"), dns.RcodeNameError))
+}
 
 func TestReloadThatAddsAMemberThatHangs(t *testing.T) {
 	export(t, east, "added-east", "10.1.0.1")

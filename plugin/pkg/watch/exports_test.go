@@ -627,7 +627,7 @@ func fuzzFetch(m *model, what, how byte) {
 	c := calls[int(how)%len(calls)]
 	switch {
 	case what&1 == 0:
-		c.evaluate()
+		c.evaluateFrom(what&2 == 0)
 		return
 	case !c.asked && how&0xe0 == 0:
 		c.err, c.asked = errModel, true

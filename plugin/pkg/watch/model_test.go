@@ -136,6 +136,7 @@ type model struct {
 	sink *told
 	rv   uint64
 	base [kinds]objects // before the first event of log
+	from uint64         // the resourceVersion of base
 	log  [kinds][]modelEvent
 	at   [kinds]int // how many of log the watch has delivered, -1 before the first list
 	list [kinds]*listing
@@ -146,14 +147,16 @@ type model struct {
 
 // listing is a full list under way: begun, then evaluated at a point of the log, then made items, then passed on.
 type listing struct {
-	at    int // -1 before it is evaluated
-	items []any
+	at      int // -1 before it is evaluated
+	version uint64
+	items   []any
 }
 
 // call is a request of a fetch.
 type call struct {
-	what  string
-	ask   func() (any, error)
+	what string
+	// ask makes the reply with what the server has, or for true with what its cache has, as old as the request allows.
+	ask   func(cached bool) (any, error)
 	got   any
 	err   error
 	asked bool
@@ -239,6 +242,14 @@ func (m *model) state(k kind, at int) objects {
 	return out
 }
 
+// version is the resourceVersion of that state.
+func (m *model) version(k kind, at int) uint64 {
+	if at == 0 {
+		return m.from
+	}
+	return version(m.log[k][at-1].obj.GetResourceVersion())
+}
+
 func (m *model) now(k kind) objects { return m.state(k, len(m.log[k])) }
 
 // event delivers the next event of a watch. It reports false when there is none, or no watch.
@@ -253,6 +264,7 @@ func (m *model) event(k kind) bool {
 	case theServices:
 		set, remove = m.feed.setService, m.feed.removeService
 	case theSlices:
+		m.feed.slicesReached.Store(version(e.obj.GetResourceVersion()))
 		set, remove = m.feed.setSlice, m.feed.removeSlice
 	}
 	if e.gone {
@@ -280,6 +292,7 @@ func (m *model) relist(k kind, behind int) {
 		}
 	case l.at < 0:
 		l.at = max(len(m.log[k])-behind, m.at[k], 0)
+		l.version = m.version(k, l.at)
 	case l.items == nil:
 		compact := []func(any) any{m.feed.compactExport, m.feed.compactService, m.feed.compactSlice}[k]
 		l.items = []any{}
@@ -288,6 +301,9 @@ func (m *model) relist(k kind, behind int) {
 		}
 	default:
 		m.list[k], m.at[k] = nil, l.at
+		if k == theSlices {
+			m.feed.slicesReached.Store(l.version)
+		}
 		[]func([]any){m.feed.replaceExports, m.feed.replaceServices, m.feed.replaceSlices}[k](l.items)
 	}
 }
@@ -323,9 +339,11 @@ func (m *model) pending() []*call {
 }
 
 // evaluate lets the server make the reply, with what it has now.
-func (c *call) evaluate() {
+func (c *call) evaluate() { c.evaluateFrom(false) }
+
+func (c *call) evaluateFrom(cache bool) {
 	if !c.asked {
-		c.got, c.err = c.ask()
+		c.got, c.err = c.ask(cache)
 		c.asked = true
 	}
 }
@@ -368,7 +386,7 @@ func (m *model) settle(t *testing.T) {
 
 // restore puts the server back to what it was when the snapshot was taken, resourceVersions included. Watches end.
 func (m *model) restore(rv uint64, state [kinds]objects) {
-	m.rv, m.base = rv, state
+	m.rv, m.from, m.base = rv, rv, state
 	for k := range kinds {
 		m.log[k], m.list[k] = nil, nil
 		if m.at[k] >= 0 {
@@ -471,7 +489,7 @@ func (c modelCore) Services(namespace string) typedcore.ServiceInterface {
 }
 
 func (s modelServices) Get(ctx context.Context, name string, _ metav1.GetOptions) (*corev1.Service, error) {
-	got, err := s.model.call(ctx, "service "+s.namespace+"/"+name, func() (any, error) {
+	got, err := s.model.call(ctx, "service "+s.namespace+"/"+name, func(bool) (any, error) {
 		if o := s.model.now(theServices)[mcs.ServiceKey{Namespace: s.namespace, Name: name}]; o != nil {
 			return o, nil
 		}
@@ -492,9 +510,16 @@ func (c modelCore) EndpointSlices(namespace string) typeddiscovery.EndpointSlice
 }
 
 func (s modelSlices) List(ctx context.Context, o metav1.ListOptions) (*discoveryv1.EndpointSliceList, error) {
-	got, err := s.model.call(ctx, "slices "+s.namespace+" "+o.LabelSelector, func() (any, error) {
+	got, err := s.model.call(ctx, "slices "+s.namespace+" "+o.LabelSelector, func(cached bool) (any, error) {
+		wanted, at := version(o.ResourceVersion), len(s.model.log[theSlices])
+		if s.model.version(theSlices, at) < wanted && s.model.rv < wanted {
+			return nil, errModel // the server has not come so far, as after a restoration
+		}
+		for cached && wanted != 0 && at > 0 && s.model.version(theSlices, at-1) >= wanted {
+			at--
+		}
 		out := &discoveryv1.EndpointSliceList{}
-		for id, slice := range s.model.now(theSlices) {
+		for id, slice := range s.model.state(theSlices, at) {
 			slice := slice.(*discoveryv1.EndpointSlice)
 			if id.Namespace == s.namespace && o.LabelSelector == labelServiceName+"="+slice.Labels[labelServiceName] {
 				out.Items = append(out.Items, *slice)
@@ -506,7 +531,7 @@ func (s modelSlices) List(ctx context.Context, o metav1.ListOptions) (*discovery
 	return list, err
 }
 
-func (m *model) call(ctx context.Context, what string, ask func() (any, error)) (any, error) {
+func (m *model) call(ctx context.Context, what string, ask func(bool) (any, error)) (any, error) {
 	c := &call{what: what, ask: ask, reply: make(chan struct{})}
 	m.mu.Lock()
 	m.calls = append(m.calls, c)
