@@ -50,12 +50,7 @@ func tcpProber(target string) prober {
 // httpProber is satisfied with a status of 200 to 399. It follows no redirect: where one leads is another target.
 func httpProber(target string, roots *x509.CertPool) prober {
 	client := &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:      true,
-			DisableKeepAlives:      true,
-			MaxResponseHeaderBytes: maxHeader,
-		},
+		Transport:     transport(roots),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return func(ctx context.Context) error {
@@ -73,6 +68,16 @@ func httpProber(target string, roots *x509.CertPool) prober {
 			return fmt.Errorf("status %d, 200 to 399 is good", resp.StatusCode)
 		}
 		return nil
+	}
+}
+
+// transport has no Proxy function, so that the environment is not asked for one.
+func transport(roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: maxHeader,
 	}
 }
 

@@ -125,23 +125,22 @@ const (
 )
 
 func TestTCPProbe(t *testing.T) {
+	alive := listen(t).Addr().String()
+	_, port, _ := net.SplitHostPort(alive)
 	tests := []struct {
 		name    string
-		target  func(*testing.T) string
+		target  string
 		timeout time.Duration
 		want    string
 	}{
-		{"a listener is good", func(t *testing.T) string { return listen(t).Addr().String() }, enough, ""},
-		{"a listener that says nothing is good", silent, enough, ""},
-		{"a closed port is refused", closedPort, enough, "connection refused"},
-		{"a name is resolved", func(t *testing.T) string {
-			_, port, _ := net.SplitHostPort(listen(t).Addr().String())
-			return "localhost:" + port
-		}, enough, ""},
+		{"a listener is good", alive, enough, ""},
+		{"a listener that says nothing is good", silent(t), enough, ""},
+		{"a closed port is refused", closedPort(t), enough, "connection refused"},
+		{"a name is resolved", "localhost:" + port, enough, ""},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			check(t, ask(t, probe{kind: kindTCP, target: tc.target(t)}, nil, tc.timeout), tc.want)
+			check(t, ask(t, probe{kind: kindTCP, target: tc.target}, nil, tc.timeout), tc.want)
 		})
 	}
 }
@@ -161,67 +160,61 @@ func TestHTTPProbe(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { close(release) })
+	dead := closedPort(t)
+	other, _ := serveGRPC(t)
 	tests := []struct {
 		name    string
-		target  func(*testing.T) string
+		target  string
 		timeout time.Duration
 		want    string
 	}{
-		{"200 is good", func(t *testing.T) string { return serve(t, status(200)) }, enough, ""},
-		{"204 is good", func(t *testing.T) string { return serve(t, status(204)) }, enough, ""},
-		{"304 is good", func(t *testing.T) string { return serve(t, status(304)) }, enough, ""},
-		{"404 is bad", func(t *testing.T) string { return serve(t, status(404)) }, enough, "status 404, 200 to 399 is good"},
-		{"429 is bad", func(t *testing.T) string { return serve(t, status(429)) }, enough, "status 429"},
-		{"503 is bad", func(t *testing.T) string { return serve(t, status(503)) }, enough, "status 503"},
-		{"a redirect is good and is not followed", func(t *testing.T) string {
-			dead := closedPort(t)
-			return serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://"+dead, http.StatusFound) })
-		}, enough, ""},
-		{"a server that hangs is bad", func(t *testing.T) string { return serve(t, hang) }, short, "deadline exceeded"},
-		{"a server that accepts and says nothing is bad", func(t *testing.T) string { return "http://" + silent(t) }, short, "deadline exceeded"},
-		{"a closed port is bad", func(t *testing.T) string { return "http://" + closedPort(t) }, enough, "connection refused"},
-		{"a slow server is good within the timeout", func(t *testing.T) string {
-			return serve(t, func(w http.ResponseWriter, _ *http.Request) {
-				timer := time.NewTimer(short)
-				defer timer.Stop()
-				<-timer.C
-				w.WriteHeader(200)
-			})
-		}, enough, ""},
-		{"a body without an end is not read", func(t *testing.T) string {
-			return serve(t, func(w http.ResponseWriter, r *http.Request) {
-				w.WriteHeader(200)
-				for r.Context().Err() == nil {
-					if _, err := w.Write(make([]byte, 1<<16)); err != nil {
-						return
-					}
+		{"200 is good", serve(t, status(200)), enough, ""},
+		{"204 is good", serve(t, status(204)), enough, ""},
+		{"304 is good", serve(t, status(304)), enough, ""},
+		{"404 is bad", serve(t, status(404)), enough, "status 404, 200 to 399 is good"},
+		{"429 is bad", serve(t, status(429)), enough, "status 429"},
+		{"503 is bad", serve(t, status(503)), enough, "status 503"},
+		{"a redirect is good and is not followed", serve(t, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://"+dead, http.StatusFound)
+		}), enough, ""},
+		{"a server that hangs is bad", serve(t, hang), short, "deadline exceeded"},
+		{"a server that accepts and says nothing is bad", "http://" + silent(t), short, "deadline exceeded"},
+		{"a closed port is bad", "http://" + closedPort(t), enough, "connection refused"},
+		{"a slow server is good within the timeout", serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			<-time.After(short)
+			w.WriteHeader(http.StatusOK)
+		}), enough, ""},
+		{"a body without an end is not read", serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+					return
 				}
-			})
-		}, enough, ""},
-		{"headers without an end are bad", func(t *testing.T) string {
-			return serve(t, func(w http.ResponseWriter, _ *http.Request) {
-				for i := range 100 {
-					w.Header().Set(fmt.Sprintf("X-%d", i), strings.Repeat("x", 1<<12))
-				}
-				w.WriteHeader(200)
-			})
-		}, enough, "exceeded"},
-		{"a server that speaks something else is bad", func(t *testing.T) string {
-			target, _ := serveGRPC(t)
-			return "http://" + target
-		}, enough, "malformed HTTP"},
+			}
+		}), enough, ""},
+		{"headers of 400 kB are bad", serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			for i := range 100 {
+				w.Header().Set(fmt.Sprintf("X-%d", i), strings.Repeat("x", 1<<12))
+			}
+			w.WriteHeader(http.StatusOK)
+		}), enough, "exceeded"},
+		{"a server that speaks something else is bad", "http://" + other, enough, "malformed HTTP"},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			check(t, ask(t, probe{kind: kindHTTP, target: tc.target(t)}, nil, tc.timeout), tc.want)
+			check(t, ask(t, probe{kind: kindHTTP, target: tc.target}, nil, tc.timeout), tc.want)
 		})
 	}
 }
 
-func TestHTTPProbeIntroducesItselfAndUsesNoProxy(t *testing.T) {
-	for _, name := range []string{"HTTP_PROXY", "http_proxy"} {
-		t.Setenv(name, "http://"+closedPort(t))
+// Loopback addresses never go through a proxy, so this cannot be seen from outside.
+func TestHTTPProbeUsesNoProxy(t *testing.T) {
+	if transport(nil).Proxy != nil {
+		t.Error("Expected no proxy")
 	}
+}
+
+func TestHTTPProbeIntroducesItselfOnAConnectionOfItsOwn(t *testing.T) {
 	var requests, connections atomic.Int32
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
@@ -270,7 +263,6 @@ func TestHTTPSProbe(t *testing.T) {
 }
 
 func TestGRPCProbe(t *testing.T) {
-	t.Setenv("HTTPS_PROXY", "http://"+closedPort(t))
 	target, h := serveGRPC(t)
 	h.SetServingStatus("shop.Cart", grpc_health_v1.HealthCheckResponse_SERVING)
 	h.SetServingStatus("shop.Sick", grpc_health_v1.HealthCheckResponse_NOT_SERVING)

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,6 +75,22 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
+// serving waits until an instance answers. One that is stopped while it still begins to serve leaves its socket behind.
+func serving(t *testing.T, instance *caddy.Instance) {
+	t.Helper()
+	r := new(dns.Msg)
+	r.SetQuestion("example.org.", dns.TypeA)
+	for _, s := range instance.Servers() {
+		for network, addr := range map[string]net.Addr{"udp": s.LocalAddr(), "tcp": s.Addr()} {
+			client := dns.Client{Net: network, Timeout: time.Second}
+			eventually(t, "an answer over "+network, func() bool {
+				_, _, err := client.Exchange(r, addr.String())
+				return err == nil
+			})
+		}
+	}
+}
+
 func liveSets() int { return len(process.youngest()) }
 
 func TestReloadKeepsHealthAndLeaksNothing(t *testing.T) {
@@ -93,6 +112,7 @@ func TestReloadKeepsHealthAndLeaksNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	status := func(id topology.ClusterID) health.State { return found.Load().(healther).Health().Status(id).State }
+	serving(t, instance)
 	eventually(t, "one member to be healthy and the other not", func() bool {
 		return status("up") == health.Healthy && status("dead") == health.Unhealthy
 	})
@@ -113,6 +133,7 @@ func TestReloadKeepsHealthAndLeaksNothing(t *testing.T) {
 	if instance, err = instance.Restart(server(t, fmt.Sprintf(corefile, "", ""))); err != nil {
 		t.Fatal(err)
 	}
+	serving(t, instance)
 	if sets := process.youngest(); len(sets) != 1 || sets[0] != same {
 		t.Errorf("Expected the same set after a restart, got %d sets", len(sets))
 	}
@@ -120,12 +141,14 @@ func TestReloadKeepsHealthAndLeaksNothing(t *testing.T) {
 	if instance, err = instance.Restart(server(t, fmt.Sprintf(corefile, "drain up", ""))); err != nil {
 		t.Fatal(err)
 	}
+	serving(t, instance)
 	if status("up") != health.Excluded || status("dead") != health.Unhealthy || liveSets() != 1 {
 		t.Errorf("Expected up to be drained and dead to stay unhealthy in one set, got %v, %v in %d", status("up"), status("dead"), liveSets())
 	}
 	if instance, err = instance.Restart(server(t, fmt.Sprintf(corefile, "", ""))); err != nil {
 		t.Fatal(err)
 	}
+	serving(t, instance)
 	if status("up") != health.Healthy {
 		t.Errorf("Expected up to be healthy again at once, got %v", status("up"))
 	}
@@ -150,6 +173,7 @@ func TestTwoServerBlocksShareOneSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serving(t, instance)
 	if liveSets() != 1 {
 		t.Errorf("Expected one set, got %d", liveSets())
 	}
@@ -168,6 +192,23 @@ func TestTwoServerBlocksShareOneSet(t *testing.T) {
 func TestSetupRefusesABadStanza(t *testing.T) {
 	if err := setup(caddy.NewTestController("dns", "clusterhealth {\n}")); err == nil {
 		t.Error("Expected an error")
+	}
+}
+
+func TestExamplesOfTheREADMEAreAccepted(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	snippets := strings.Split(string(readme), "~~~ corefile\n")[1:]
+	if len(snippets) == 0 {
+		t.Fatal("Expected examples")
+	}
+	for _, s := range snippets {
+		snippet, _, _ := strings.Cut(s, "~~~")
+		if err := caddy.ValidateAndExecuteDirectives(server(t, snippet), nil, true); err != nil {
+			t.Errorf("%v in:\n%s", err, snippet)
+		}
 	}
 }
 

@@ -84,11 +84,7 @@ func (s *Snapshot) All() iter.Seq2[topology.ClusterID, Status] {
 
 // NewSnapshot copies the given statuses.
 func NewSnapshot(members map[topology.ClusterID]Status) *Snapshot {
-	s := &Snapshot{members: make(map[topology.ClusterID]Status, len(members))}
-	for id, status := range members {
-		s.members[id] = status
-	}
-	return s
+	return &Snapshot{members: maps.Clone(members)}
 }
 
 // Status returns what is known of a member.

@@ -47,8 +47,11 @@ type Config struct {
 // one starts after the longest interval, each of Fall probes hangs until its timeout with the edge interval between
 // them, and a second is left for the rest. 14.5 s with the defaults. It holds unless the mass-failure guard steps in.
 func (c Config) Bound() time.Duration {
-	fall := time.Duration(c.Fall)
-	return c.Interval + c.Interval/10 + fall*c.Timeout + (fall-1)*c.edge() + time.Second
+	bound := c.Interval + c.Interval/10 + c.Timeout + time.Second
+	for range c.Fall - 1 {
+		bound += c.edge() + c.Timeout
+	}
+	return bound
 }
 
 // Tracker is the state machine of a set of members. It holds no clock and no socket: whoever drives it tells it the
