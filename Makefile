@@ -33,11 +33,12 @@ test: unit e2e ## Run all tests: unit tests, then end to end with real control p
 
 unit: gcc ## Run the unit tests under the race detector
 	@echo "== unit tests, with the race detector"
-	CGO_ENABLED=1 go test -race -timeout 15m ./...
+	CGO_ENABLED=1 go test -trimpath -race -timeout 15m ./...
 
-e2e: ## Run the end-to-end tests with real kube-apiservers (built on first use)
+# One package at a time (-p 1): each has control planes of its own, and some measure times.
+e2e: gcc ## Run the end-to-end tests with real kube-apiservers (built on first use)
 	@echo "== end-to-end tests; the first run builds the control planes, about 10 minutes on two cores"
-	cd test && $(GO_PLAIN) go test -timeout 30m ./...
+	cd test && $(GO_PLAIN) go test -p 1 -timeout 30m ./...
 
 cases: ## Ask every query of the conformance cases (CLUSTERSET_CASES=DIR: of your own)
 	cd test && $(GO_PLAIN) go run ./cmd/cases
