@@ -46,7 +46,7 @@ cases: ## Ask every query of the conformance cases (CLUSTERSET_CASES=DIR: of you
 # The tests print a line per section; awk leaves out the rows that pass and hands on the result of go.
 vectors: ## Run the published balancing rows (CLUSTERSET_VECTORS=FILE: of your own)
 	@{ CLUSTERSET_VECTORS="$(if $(CLUSTERSET_VECTORS),$(abspath $(CLUSTERSET_VECTORS)))" $(GO_PLAIN) \
-		go test -count=1 -v -run '^TestVectors$$' ./plugin/pkg/balance ./plugin/clusterset; echo "exit $$?"; } \
+		go test -count=1 -v -run '^TestVectors$$' ./plugin/pkg/balance ./plugin/pkg/health ./plugin/clusterset; echo "exit $$?"; } \
 	| awk '/^exit [0-9]+$$/ { code = $$2; next } !/^ *=== |^ *--- PASS/ { print } END { exit code }'
 
 demo: ## Start three clusters and the server, show answers, stay up (ONCE=1: end)

@@ -47,6 +47,10 @@ func (c *Clusterset) findNeighbours(block *dnsserver.Config) error {
 	return nil
 }
 
+// Local returns the cluster this server runs in, "" when the Corefile names none. The *clusterhealth* plugin asks, since
+// its own cluster's data path tells it whether the prober itself is sick.
+func (c *Clusterset) Local() topology.ClusterID { return c.local }
+
 // client tells who asks. Without the *locality* plugin, whoever asks this server is in its cluster.
 func (c *Clusterset) client(state *request.Request) topology.Client {
 	if c.locator != nil {

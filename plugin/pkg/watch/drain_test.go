@@ -3,6 +3,7 @@ package watch
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -63,3 +64,5 @@ func TestPropertyFeed(t *testing.T) {
 		})
 	}
 }
+
+func (*scriptedFeed) tick(time.Time) {}
