@@ -163,8 +163,11 @@ func newSource(w *watch.Watcher, spec watch.Spec, m *member) *source {
 // end closes a world and every watcher that only it used.
 func (s *store) end(l *leased) {
 	for _, key := range l.watchers {
+		s.watchers[key].value.Unsubscribe(l.world)
+	}
+	l.close()
+	for _, key := range l.watchers {
 		w := s.watchers[key]
-		w.value.Unsubscribe(l.world)
 		if w.users--; w.users == 0 {
 			delete(s.watchers, key)
 			w.value.stop()
@@ -172,7 +175,6 @@ func (s *store) end(l *leased) {
 			forgetSource(w.value.name, s.named(w.value.name))
 		}
 	}
-	l.close()
 }
 
 // named reports whether a source of that name is left.
