@@ -308,9 +308,30 @@ func (a *answer) most(of balance.Family) int {
 func (a *answer) srv(s *mcs.Service, n name, match func(mcs.Port) bool) {
 	target := n.service + "." + n.namespace + ".svc." + a.zone
 	if s.Type == mcs.Headless {
-		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match)
+		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match, a.room)
+		if a.tcp {
+			a.fit()
+		}
 		return
 	}
 	addrs := append(a.choose(s, balance.IPv4), a.choose(s, balance.IPv6)...)
 	a.records, a.extra = serviceSRV(a.qname, target, a.ttl, s.Ports, addrs, match)
+}
+
+// fit leaves out what a message over TCP cannot hold, glue first: TC would send the client nowhere.
+func (a *answer) fit() {
+	room := a.room
+	for i, rr := range a.records {
+		// The owner is the question, so it takes two octets instead of all of its name.
+		if room -= dns.Len(rr) - (len(a.qname) + 1) + 2; room < 0 {
+			a.records, a.extra = a.records[:i], nil
+			return
+		}
+	}
+	for i, rr := range a.extra {
+		if room -= dns.Len(rr); room < 0 {
+			a.extra = a.extra[:i]
+			return
+		}
+	}
 }

@@ -189,16 +189,20 @@ func forgetSource(name string, left bool) {
 // reportChanges keeps the gauges of conflicts and invalid exports, and says once what is new.
 func reportChanges(changes []mcs.Change) {
 	for _, c := range changes {
-		for _, reason := range c.Old.Conflicts.Reasons() {
-			conflicts.WithLabelValues(reason).Dec()
-		}
+		uncount(c.Old)
 		for _, reason := range c.New.Conflicts.Reasons() {
 			conflicts.WithLabelValues(reason).Inc()
 		}
-		countInvalid(c.Old, -1)
 		countInvalid(c.New, 1)
 		describeChange(c)
 	}
+}
+
+func uncount(r mcs.Report) {
+	for _, reason := range r.Conflicts.Reasons() {
+		conflicts.WithLabelValues(reason).Dec()
+	}
+	countInvalid(r, -1)
 }
 
 func countInvalid(r mcs.Report, sign float64) {

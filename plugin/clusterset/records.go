@@ -23,10 +23,12 @@ const (
 	maxNegativeTTL = 300
 )
 
-// Sizes of records in a compressed message: pointer to the owner, type, class, TTL and length, then the address.
+// Sizes of records in a compressed message: pointer to the owner, type, class, TTL and length, then the address; or
+// priority, weight and port, then the target, which RFC 2782 forbids to compress.
 const (
 	sizeA    = 12 + 4
 	sizeAAAA = 12 + 16
+	sizeSRV  = 12 + 6
 )
 
 // addressRecords makes A or AAAA records, all with the same owner and TTL.
@@ -85,8 +87,8 @@ func srvRecords(owner string, ttl uint32, records []srv, glue func(target int) [
 	weight := uint16(max(1, 100/max(1, len(records))))
 	for i, r := range records {
 		answer = append(answer, &dns.SRV{Hdr: header(owner, dns.TypeSRV, ttl), Weight: weight, Port: r.port, Target: r.target})
-		first := slices.IndexFunc(records[:i], func(o srv) bool { return o.target == r.target }) < 0
-		if first {
+		// The records of one target stand together.
+		if i == 0 || records[i-1].target != r.target {
 			extra = addressRecords(extra, r.target, ttl, glue(i))
 		}
 	}
@@ -94,11 +96,13 @@ func srvRecords(owner string, ttl uint32, records []srv, glue func(target int) [
 }
 
 // backendSRV makes the SRV records of a headless service: one per ready host name and named port (KEP-1645
-// specification 2.4.2). Names that are too long for DNS are left out.
-func backendSRV(owner, suffix string, ttl uint32, backends []*mcs.Backend, match func(mcs.Port) bool) (answer, extra []dns.RR) {
+// specification 2.4.2). Names that are too long for DNS are left out. When the records take more than room octets, it
+// stops, the last record being the one that is too many.
+func backendSRV(owner, suffix string, ttl uint32, backends []*mcs.Backend, match func(mcs.Port) bool, room int) (answer, extra []dns.RR) {
 	var records []srv
 	var addrs [][]netip.Addr
-	for _, b := range backends {
+	for i := 0; i < len(backends) && room >= 0; i++ {
+		b := backends[i]
 		target := b.Label + "." + string(b.Cluster) + "." + suffix
 		if len(target) > maxName {
 			continue
@@ -109,6 +113,9 @@ func backendSRV(owner, suffix string, ttl uint32, backends []*mcs.Backend, match
 			if p.Name != "" && match(p) && !slices.Contains(records[begin:], r) {
 				records = append(records, r)
 				addrs = append(addrs, b.Addrs)
+				if room -= sizeSRV + len(target) + 1; room < 0 {
+					break
+				}
 			}
 		}
 	}

@@ -149,8 +149,11 @@ func (s *store) end(l *leased) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, key := range l.watchers {
+		s.watchers[key].Unsubscribe(l.world)
+	}
+	l.close()
+	for _, key := range l.watchers {
 		w := s.watchers[key]
-		w.Unsubscribe(l.world)
 		if w.users--; w.users == 0 {
 			delete(s.watchers, key)
 			w.stop()
@@ -158,7 +161,6 @@ func (s *store) end(l *leased) {
 			forgetSource(w.name, s.named(w.name))
 		}
 	}
-	l.close()
 }
 
 // named reports whether a source of that name is left.

@@ -79,7 +79,7 @@ func (r sizeRow) check(t *testing.T) {
 	}
 	srv := func(n int, long, glue bool) *dns.Msg {
 		m := r.question("_http._tcp."+r.Name, dns.TypeSRV)
-		answer, extra := backendSRV(m.Question[0].Name, r.Name, ttl, backends(n, long), func(mcs.Port) bool { return true })
+		answer, extra := backendSRV(m.Question[0].Name, r.Name, ttl, backends(n, long), func(mcs.Port) bool { return true }, dns.MaxMsgSize)
 		m.Answer = answer
 		if glue {
 			m.Extra = append(m.Extra, extra...)

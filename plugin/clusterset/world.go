@@ -18,8 +18,10 @@ import (
 type world struct {
 	scope mcs.Scope
 	// front is nil without a local cluster. Set before the first query.
-	front    *front
-	index    *mcs.Index // owned by whoever holds merging
+	front *front
+	index *mcs.Index // owned by whoever holds merging
+	// wrong is what metrics count of this world; likewise.
+	wrong    map[mcs.ServiceKey]mcs.Report
 	snapshot atomic.Pointer[mcs.Snapshot]
 	merging  sync.Mutex
 
@@ -43,7 +45,7 @@ type fact struct {
 }
 
 func newWorld(scope mcs.Scope) *world {
-	w := &world{scope: scope, index: mcs.NewIndex(scope), wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	w := &world{scope: scope, index: mcs.NewIndex(scope), wrong: map[mcs.ServiceKey]mcs.Report{}, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	w.snapshot.Store(&mcs.Snapshot{})
 	if slices.ContainsFunc(scope.Members, func(m mcs.Member) bool { return m.Address == mcs.AddressLoadBalancer }) {
 		w.hosts = newHosts(net.DefaultResolver.LookupNetIP, func(host string, addrs []netip.Addr) {
@@ -70,11 +72,14 @@ func (w *world) start() {
 	})
 }
 
-// close ends publishing. The last snapshot stays.
+// close ends publishing. The last snapshot stays; what was wrong with services no longer counts.
 func (w *world) close() {
 	w.hosts.close()
 	close(w.stop)
 	w.done.Wait()
+	for _, report := range w.wrong {
+		uncount(report)
+	}
 }
 
 func (w *world) publish() {
@@ -100,6 +105,11 @@ func (w *world) publish() {
 	for _, f := range facts {
 		if !f.changed.IsZero() {
 			programmingDuration.WithLabelValues(serviceKind(f.headless)).Observe(now.Sub(f.changed).Seconds())
+		}
+	}
+	for _, c := range changes {
+		if w.wrong[c.Key] = c.New; c.New.Clean() {
+			delete(w.wrong, c.Key)
 		}
 	}
 	reportChanges(changes)

@@ -216,12 +216,12 @@ type Unusable struct {
 type UnusableReason string
 
 const (
-	// Overlap: the remote cluster IP lies in the local cluster's own service network, where it is another service.
+	// Overlap means that the remote cluster IP lies in the local cluster's own service network, where it is another service.
 	Overlap UnusableReason = "overlap"
-	// PortMismatch: with `address endpoints`, a port of the Service is another one on the pods, so that a client of an A
+	// PortMismatch means, with `address endpoints`, that a port of the Service is another one on the pods, so that a client of an A
 	// record would knock at the wrong one.
 	PortMismatch UnusableReason = "port_mismatch"
-	// NoAddress: there is none of the kind that is configured (no load balancer address yet, no cluster IP, no ready
+	// NoAddress means that there is none of the kind that is configured (no load balancer address yet, no cluster IP, no ready
 	// endpoint).
 	NoAddress UnusableReason = "no_address"
 )
