@@ -31,7 +31,8 @@ func ParseClusterID(s string) (ClusterID, error) {
 	}
 	id := strings.ToLower(s)
 	first, second, two := strings.Cut(id, ".")
-	if !IsLabel(first) || two && !IsLabel(second) {
+	// A letter outside ASCII that folds into ASCII, such as the Kelvin sign, gets shorter.
+	if len(id) != len(s) || !IsLabel(first) || two && !IsLabel(second) {
 		return "", fmt.Errorf("cluster id %q is not one DNS label or two joined by a dot (letters, digits and inner hyphens, at most 63 each)", s)
 	}
 	return ClusterID(id), nil
