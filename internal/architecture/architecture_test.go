@@ -50,8 +50,7 @@ func run(t *testing.T, args ...string) []byte {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", args...).Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			t.Fatalf("go %v: %v: %s", args, err, exit.Stderr)
 		}
 		t.Fatalf("go %v: %v", args, err)

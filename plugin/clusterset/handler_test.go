@@ -565,8 +565,8 @@ func TestMetadata(t *testing.T) {
 func FuzzServeDNS(f *testing.F) {
 	c := handlerOf(shop(true))
 	for _, s := range []string{"web.shop.svc.clusterset.local.", "_http._tcp.db.data.svc.clusterset.local.", `\000.clusterset.local.`, `a\.b.svc.clusterset.local.`, "clusterset.local.", "."} {
-		f.Add(s, uint16(dns.TypeA))
-		f.Add(strings.ToUpper(s), uint16(dns.TypeSRV))
+		f.Add(s, dns.TypeA)
+		f.Add(strings.ToUpper(s), dns.TypeSRV)
 	}
 	f.Fuzz(func(t *testing.T, qname string, qtype uint16) {
 		if _, ok := dns.IsDomainName(qname); !ok {

@@ -416,7 +416,7 @@ func TestSetup(t *testing.T) {
 	if h, ok := plugins[0](nil).(*Clusterset); !ok || h.Name() != "clusterset" || h.local != "east" || h.Next != nil {
 		t.Errorf("The handler is %+v", h)
 	}
-	if tenantOf(c) != tenantOf(c) {
+	if first := tenantOf(c); first != tenantOf(c) {
 		t.Error("One instance is two tenants")
 	}
 	if tenantOf(c) == tenantOf(caddy.NewTestController("dns", "")) {
