@@ -32,16 +32,16 @@ contexts:
 `
 
 // kubeconfigFile writes it and returns its path.
-func kubeconfigFile(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "kubeconfig")
+func kubeconfigFile(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "kubeconfig")
 	if err := os.WriteFile(path, []byte(kubeconfig), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
 
-// stanza puts the path of a kubeconfig where KC stands.
+// parseStanza puts the path of a kubeconfig where KC stands.
 func parseStanza(path, text string) (*config, error) {
 	return parse(caddy.NewTestController("dns", strings.ReplaceAll(text, "KC", path)))
 }

@@ -81,12 +81,12 @@ func TestEveryFieldCounts(t *testing.T) {
 	})
 }
 
-func everyField[T any](t *testing.T, make func() *T, equal func(a, b *T) bool) {
+func everyField[T any](t *testing.T, fresh func() *T, equal func(a, b *T) bool) {
 	t.Helper()
 	places := 0
 	for {
 		// Each round changes another place of two fresh values, until there is none left.
-		a, b := make(), make()
+		a, b := fresh(), fresh()
 		if !equal(a, b) {
 			t.Fatal("Two fresh values differ")
 		}

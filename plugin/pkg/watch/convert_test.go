@@ -27,8 +27,6 @@ func (r *rejections) converter() converter {
 	return converter{func(reason Rejection) { *r = append(*r, reason) }}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func addrs(texts ...string) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range texts {
@@ -202,7 +200,7 @@ func TestConvertService(t *testing.T) {
 		{"publishNotReadyAddresses", service(func(s *corev1.ServiceSpec) { s.PublishNotReadyAddresses = true }), basic(func(s *mcs.ServiceSpec) { s.PublishNotReady = true }), nil},
 		{"affinity with a timeout", service(func(s *corev1.ServiceSpec) {
 			s.SessionAffinity = corev1.ServiceAffinityClientIP
-			s.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: ptr(int32(60))}}
+			s.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(60))}}
 		}), basic(func(s *mcs.ServiceSpec) { s.ClientIPAffinity, s.AffinitySeconds = true, 60 }), nil},
 		{"affinity with an empty configuration", service(func(s *corev1.ServiceSpec) {
 			s.SessionAffinity, s.SessionAffinityConfig = corev1.ServiceAffinityClientIP, &corev1.SessionAffinityConfig{}
@@ -211,7 +209,7 @@ func TestConvertService(t *testing.T) {
 			s.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{}}
 		}), basic(func(*mcs.ServiceSpec) {}), nil},
 		{"traffic policy and distribution", service(func(s *corev1.ServiceSpec) {
-			s.InternalTrafficPolicy, s.TrafficDistribution = ptr(corev1.ServiceInternalTrafficPolicyLocal), ptr("PreferSameZone")
+			s.InternalTrafficPolicy, s.TrafficDistribution = new(corev1.ServiceInternalTrafficPolicyLocal), new("PreferSameZone")
 		}), basic(func(s *mcs.ServiceSpec) { s.InternalTrafficPolicy, s.TrafficDistribution = "Local", "PreferSameZone" }), nil},
 		{"load balancer addresses and names, sorted", ingress(
 			corev1.LoadBalancerIngress{IP: "192.0.2.2"}, corev1.LoadBalancerIngress{Hostname: "LB.example.org."}, corev1.LoadBalancerIngress{IP: "192.0.2.1"},
@@ -254,9 +252,9 @@ func TestConvertServiceImport(t *testing.T) {
 		Ports:                 []mcsv1beta1.ServicePort{{Name: "http", Port: 80}, {Name: "bad", Port: 0}},
 		IPFamilies:            []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol},
 		SessionAffinity:       corev1.ServiceAffinityClientIP,
-		SessionAffinityConfig: &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: ptr(int32(9))}},
-		InternalTrafficPolicy: ptr(corev1.ServiceInternalTrafficPolicyLocal),
-		TrafficDistribution:   ptr("PreferClose"),
+		SessionAffinityConfig: &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(9))}},
+		InternalTrafficPolicy: new(corev1.ServiceInternalTrafficPolicyLocal),
+		TrafficDistribution:   new("PreferClose"),
 	}
 	want := mcs.Import{
 		Traits: mcs.Traits{ClientIPAffinity: true, AffinitySeconds: 9, InternalTrafficPolicy: "Local", TrafficDistribution: "PreferClose", IPv4: true, IPv6: true},
@@ -318,9 +316,9 @@ func TestV1alpha1ImportsHaveTheSameFields(t *testing.T) {
 		{reflect.TypeFor[mcsv1alpha1.ServiceImportSpec](), reflect.TypeFor[mcsv1beta1.ServiceImportSpec]()},
 		{reflect.TypeFor[mcsv1alpha1.ServiceExportSpec](), reflect.TypeFor[mcsv1beta1.ServiceExportSpec]()},
 	} {
-		for i := range pair[1].NumField() {
-			if _, ok := pair[0].FieldByName(pair[1].Field(i).Name); !ok {
-				t.Errorf("%s has no %s", pair[0], pair[1].Field(i).Name)
+		for field := range pair[1].Fields() {
+			if _, ok := pair[0].FieldByName(field.Name); !ok {
+				t.Errorf("%s has no %s", pair[0], field.Name)
 			}
 		}
 	}
@@ -351,7 +349,7 @@ func TestConvertSlice(t *testing.T) {
 	conditions := func(ready, serving, terminating *bool) discoveryv1.Endpoint {
 		return discoveryv1.Endpoint{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ready, Serving: serving, Terminating: terminating}}
 	}
-	yes, no := ptr(true), ptr(false)
+	yes, no := new(true), new(false)
 	for _, tc := range []struct {
 		name      string
 		in        *discoveryv1.EndpointSlice
@@ -376,14 +374,14 @@ func TestConvertSlice(t *testing.T) {
 		{"IPv4 in an IPv6 slice", v6(at("10.0.0.1", "fd00::1")), []mcs.Endpoint{e("fd00::1", "fd00--1", all)}, nil, rejections{BadAddress}},
 		{"IPv6 in an IPv4 slice", v4(at("fd00::1", "10.0.0.1")), []mcs.Endpoint{e("10.0.0.1", "10-0-0-1", all)}, nil, rejections{BadAddress}},
 		{"a bad address leaves the others", v4(at("127.0.0.1"), at("10.0.0.1")), []mcs.Endpoint{e("10.0.0.1", "10-0-0-1", all)}, nil, rejections{BadAddress}},
-		{"node, zone and target", v4(discoveryv1.Endpoint{Addresses: []string{"10.0.0.1"}, NodeName: ptr("n1"), Zone: ptr("z1"), TargetRef: &corev1.ObjectReference{UID: "u1"}}),
+		{"node, zone and target", v4(discoveryv1.Endpoint{Addresses: []string{"10.0.0.1"}, NodeName: new("n1"), Zone: new("z1"), TargetRef: &corev1.ObjectReference{UID: "u1"}}),
 			[]mcs.Endpoint{{Addr: netip.MustParseAddr("10.0.0.1"), Label: "10-0-0-1", ID: "u1", Node: "n1", Zone: "z1", Conditions: all}}, nil, nil},
-		{"ports", ports(discoveryv1.EndpointPort{Name: ptr("http"), Port: ptr(int32(8080))}, discoveryv1.EndpointPort{Name: ptr("dns"), Protocol: ptr(corev1.ProtocolUDP), Port: ptr(int32(53))}),
+		{"ports", ports(discoveryv1.EndpointPort{Name: new("http"), Port: new(int32(8080))}, discoveryv1.EndpointPort{Name: new("dns"), Protocol: new(corev1.ProtocolUDP), Port: new(int32(53))}),
 			nil, []mcs.Port{{Name: "http", Number: 8080}, {Name: "dns", Protocol: mcs.UDP, Number: 53}}, nil},
-		{"a port without a name", ports(discoveryv1.EndpointPort{Port: ptr(int32(80))}), nil, []mcs.Port{{Number: 80}}, nil},
-		{"a port without a number means all ports, and is left without a word", ports(discoveryv1.EndpointPort{Name: ptr("http")}), nil, nil, nil},
-		{"bad ports", ports(discoveryv1.EndpointPort{Port: ptr(int32(0))}, discoveryv1.EndpointPort{Port: ptr(int32(70000))}, discoveryv1.EndpointPort{Port: ptr(int32(1)), Name: ptr("a b")},
-			discoveryv1.EndpointPort{Port: ptr(int32(1)), Protocol: ptr(corev1.Protocol("QUIC"))}), nil, nil, slices.Repeat(rejections{BadPort}, 4)},
+		{"a port without a name", ports(discoveryv1.EndpointPort{Port: new(int32(80))}), nil, []mcs.Port{{Number: 80}}, nil},
+		{"a port without a number means all ports, and is left without a word", ports(discoveryv1.EndpointPort{Name: new("http")}), nil, nil, nil},
+		{"bad ports", ports(discoveryv1.EndpointPort{Port: new(int32(0))}, discoveryv1.EndpointPort{Port: new(int32(70000))}, discoveryv1.EndpointPort{Port: new(int32(1)), Name: new("a b")},
+			discoveryv1.EndpointPort{Port: new(int32(1)), Protocol: new(corev1.Protocol("QUIC"))}), nil, nil, slices.Repeat(rejections{BadPort}, 4)},
 		{"nothing but a type", v4(), nil, nil, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -457,10 +455,10 @@ func FuzzSlice(f *testing.F) {
 	seed := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: "shop", Name: "web-1", Labels: map[string]string{labelServiceName: "web", labelImportName: "web", labelSourceCluster: "east.eu"}},
 		AddressType: discoveryv1.AddressTypeIPv6,
-		Ports:       []discoveryv1.EndpointPort{{Name: ptr("http"), Protocol: ptr(corev1.ProtocolTCP), Port: ptr(int32(80))}, {}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(80))}, {}},
 		Endpoints: []discoveryv1.Endpoint{
-			{Addresses: []string{"fd00::1", "::5", "::ffff:127.0.0.1"}, Hostname: ptr("DB-0"), NodeName: ptr("n"), Zone: ptr("z"), TargetRef: &corev1.ObjectReference{UID: "u"}},
-			{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr(false)}}, {},
+			{Addresses: []string{"fd00::1", "::5", "::ffff:127.0.0.1"}, Hostname: new("DB-0"), NodeName: new("n"), Zone: new("z"), TargetRef: &corev1.ObjectReference{UID: "u"}},
+			{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(false)}}, {},
 		},
 	}
 	protobuf, err := seed.Marshal()

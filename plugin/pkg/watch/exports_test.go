@@ -19,13 +19,13 @@ var (
 )
 
 // sees compares what the sink was told of shop/a and shop/b so far.
-func (m *model) sees(t *testing.T, when, wantA, wantB string) {
-	t.Helper()
+func (m *model) sees(when, wantA, wantB string) {
+	m.t.Helper()
 	synctest.Wait()
 	m.sink.look(func() {
 		for key, want := range map[mcs.ServiceKey]string{a: wantA, b: wantB} {
 			if got := sketch(m.sink.shards[key]); got != want {
-				t.Errorf("%s: %s is %q, want %q", when, key, got, want)
+				m.t.Errorf("%s: %s is %q, want %q", when, key, got, want)
 			}
 		}
 	})
@@ -41,48 +41,48 @@ const (
 func TestExportFeed(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		play func(t *testing.T, m *model)
+		play func(m *model)
 	}{
-		{"nothing is told before all three lists are there", func(t *testing.T, m *model) {
+		{"nothing is told before all three lists are there", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			for _, k := range []kind{theExports, theServices} {
 				m.listAll(k)
 				if m.sink.calls != 0 || m.feed.synced() {
-					t.Errorf("After list %d something was told", k)
+					m.t.Errorf("After list %d something was told", k)
 				}
 			}
 			m.listAll(theSlices)
-			m.sees(t, "after the last list", oneIP+" s 10.8.0.1", nothing)
+			m.sees("after the last list", oneIP+" s 10.8.0.1", nothing)
 			if len(m.sink.synced) != 1 || m.sink.synced[0] != (mcs.Source{Cluster: "east"}) || !m.feed.synced() {
-				t.Errorf("Synced: %v", m.sink.synced)
+				m.t.Errorf("Synced: %v", m.sink.synced)
 			}
 		}},
-		{"slices may be listed before services", func(t *testing.T, m *model) {
+		{"slices may be listed before services", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.listAll(theExports)
 			m.listAll(theSlices)
 			if m.sink.calls != 0 {
-				t.Error("Something was told before the services were listed")
+				m.t.Error("Something was told before the services were listed")
 			}
 			m.listAll(theServices)
-			m.sees(t, "at last", noService+" s 10.8.0.1", nothing)
+			m.sees("at last", noService+" s 10.8.0.1", nothing)
 		}},
-		{"events between the lists are not told one by one", func(t *testing.T, m *model) {
+		{"events between the lists are not told one by one", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.listAll(theExports)
 			m.listAll(theServices)
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.events()
 			if m.sink.calls != 0 {
-				t.Error("An event was told before the slices were listed")
+				m.t.Error("An event was told before the slices were listed")
 			}
 			m.listAll(theSlices)
-			m.sees(t, "at last", oneIP, nothing)
+			m.sees("at last", oneIP, nothing)
 		}},
-		{"of what is not exported nothing is kept", func(t *testing.T, m *model) {
+		{"of what is not exported nothing is kept", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.sync()
 			for i := range 50 {
@@ -94,18 +94,18 @@ func TestExportFeed(t *testing.T) {
 			m.listAll(theServices)
 			m.listAll(theSlices)
 			if len(m.feed.held) != 1 || len(m.feed.owner) != 0 || len(m.feed.held[a].slices) != 0 {
-				t.Errorf("The feed holds %d services and %d slices", len(m.feed.held), len(m.feed.owner))
+				m.t.Errorf("The feed holds %d services and %d slices", len(m.feed.held), len(m.feed.owner))
 			}
 			if fact := m.feed.compactService(service("shop", "n0", "10.0.0.9")).(*item).fact; fact != nil {
-				t.Errorf("Of a full list it would keep %v", fact)
+				m.t.Errorf("Of a full list it would keep %v", fact)
 			}
 		}},
-		{"an export with a bad name is none", func(_ *testing.T, m *model) {
+		{"an export with a bad name is none", func(m *model) {
 			m.set(theExports, export("shop", "a.b"))
 			m.sync()
 			m.set(theExports, export("sh.op", "a"))
 		}},
-		{"a new export is fetched at once and told when it is whole", func(t *testing.T, m *model) {
+		{"a new export is fetched at once and told when it is whole", func(m *model) {
 			m.sync()
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
@@ -113,24 +113,24 @@ func TestExportFeed(t *testing.T) {
 			m.events()
 			calls := m.pending()
 			if len(calls) != 1 || calls[0].what != "service shop/a" {
-				t.Fatalf("The requests are %v", calls)
+				m.t.Fatalf("The requests are %v", calls)
 			}
 			m.answer(calls[0])
-			m.sees(t, "with half an answer", nothing, nothing)
+			m.sees("with half an answer", nothing, nothing)
 			if calls = m.pending(); len(calls) != 1 || calls[0].what != "slices shop kubernetes.io/service-name=a" {
-				t.Fatalf("The requests are %v", calls)
+				m.t.Fatalf("The requests are %v", calls)
 			}
 			m.answer(calls[0])
-			m.sees(t, "with the answer", oneIP+" s 10.8.0.1", nothing)
+			m.sees("with the answer", oneIP+" s 10.8.0.1", nothing)
 		}},
-		{"a new export without a Service is told too", func(t *testing.T, m *model) {
+		{"a new export without a Service is told too", func(m *model) {
 			m.sync()
 			m.set(theExports, export("shop", "a"))
 			m.events()
 			m.fetch()
-			m.sees(t, "after the fetch", noService, nothing)
+			m.sees("after the fetch", noService, nothing)
 		}},
-		{"an export that goes while it is fetched is never told", func(t *testing.T, m *model) {
+		{"an export that goes while it is fetched is never told", func(m *model) {
 			m.sync()
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theExports, export("shop", "a"))
@@ -141,10 +141,10 @@ func TestExportFeed(t *testing.T) {
 			before := m.sink.calls
 			m.fetch()
 			if m.sink.calls != before {
-				t.Error("It was told")
+				m.t.Error("It was told")
 			}
 		}},
-		{"an export that goes and comes while it is fetched is fetched anew", func(t *testing.T, m *model) {
+		{"an export that goes and comes while it is fetched is fetched anew", func(m *model) {
 			m.sync()
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theExports, export("shop", "a"))
@@ -156,11 +156,11 @@ func TestExportFeed(t *testing.T) {
 			m.set(theExports, export("shop", "a"))
 			m.events()
 			m.answer(old)
-			m.sees(t, "after the old answer", nothing, nothing)
+			m.sees("after the old answer", nothing, nothing)
 			m.fetch()
-			m.sees(t, "after the new one", otherIP, nothing)
+			m.sees("after the new one", otherIP, nothing)
 		}},
-		{"a fetch that fails is made again", func(t *testing.T, m *model) {
+		{"a fetch that fails is made again", func(m *model) {
 			m.sync()
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theExports, export("shop", "a"))
@@ -168,11 +168,11 @@ func TestExportFeed(t *testing.T) {
 			first := m.pending()[0]
 			first.err, first.asked = errModel, true
 			m.answer(first)
-			m.sees(t, "after the failure", nothing, nothing)
-			m.settle(t)
-			m.sees(t, "after another try", oneIP, nothing)
+			m.sees("after the failure", nothing, nothing)
+			m.settle()
+			m.sees("after another try", oneIP, nothing)
 		}},
-		{"a fetch that brings an older Service than the watch changes nothing", func(t *testing.T, m *model) {
+		{"a fetch that brings an older Service than the watch changes nothing", func(m *model) {
 			m.sync()
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theExports, export("shop", "a"))
@@ -183,20 +183,20 @@ func TestExportFeed(t *testing.T) {
 			m.events()
 			m.answer(call)
 			m.fetch()
-			m.sees(t, "after the fetch", otherIP, nothing)
+			m.sees("after the fetch", otherIP, nothing)
 		}},
-		{"a fetch that brings a newer Service than the watch is not undone by the events in between", func(t *testing.T, m *model) {
+		{"a fetch that brings a newer Service than the watch is not undone by the events in between", func(m *model) {
 			m.sync()
 			m.set(theExports, export("shop", "a"))
 			m.events()
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theServices, service("shop", "a", "10.0.0.2"))
 			m.fetch()
-			m.sees(t, "after the fetch", otherIP, nothing)
+			m.sees("after the fetch", otherIP, nothing)
 			m.event(theServices)
-			m.sees(t, "after the older event", otherIP, nothing)
+			m.sees("after the older event", otherIP, nothing)
 		}},
-		{"a Service deleted while it is fetched does not come back", func(t *testing.T, m *model) {
+		{"a Service deleted while it is fetched does not come back", func(m *model) {
 			m.sync()
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theExports, export("shop", "a"))
@@ -207,9 +207,9 @@ func TestExportFeed(t *testing.T) {
 			m.events()
 			m.answer(call)
 			m.fetch()
-			m.sees(t, "after the fetch", noService, nothing)
+			m.sees("after the fetch", noService, nothing)
 		}},
-		{"a Service deleted and created anew before the fetch is not undone by the old deletion", func(t *testing.T, m *model) {
+		{"a Service deleted and created anew before the fetch is not undone by the old deletion", func(m *model) {
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.sync()
 			m.set(theExports, export("shop", "a"))
@@ -218,9 +218,9 @@ func TestExportFeed(t *testing.T) {
 			m.set(theServices, service("shop", "a", "10.0.0.2"))
 			m.fetch()
 			m.event(theServices)
-			m.sees(t, "after the old deletion", otherIP, nothing)
+			m.sees("after the old deletion", otherIP, nothing)
 		}},
-		{"a slice deleted while it is fetched does not come back", func(t *testing.T, m *model) {
+		{"a slice deleted while it is fetched does not come back", func(m *model) {
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.sync()
 			m.set(theExports, export("shop", "a"))
@@ -231,9 +231,9 @@ func TestExportFeed(t *testing.T) {
 			m.del(theSlices, s)
 			m.events()
 			m.answer(call)
-			m.sees(t, "after the fetch", noService, nothing)
+			m.sees("after the fetch", noService, nothing)
 		}},
-		{"a slice that changes hands while it is fetched does not stay with the old service", func(t *testing.T, m *model) {
+		{"a slice that changes hands while it is fetched does not stay with the old service", func(m *model) {
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.sync()
 			m.set(theExports, export("shop", "a"))
@@ -244,9 +244,9 @@ func TestExportFeed(t *testing.T) {
 			m.set(theSlices, slice("shop", "s", "b", "10.8.0.1")) // b is not exported
 			m.events()
 			m.answer(call)
-			m.sees(t, "after the fetch", noService, nothing)
+			m.sees("after the fetch", noService, nothing)
 		}},
-		{"a slice that a fetch finds in other hands leaves the old service", func(t *testing.T, m *model) {
+		{"a slice that a fetch finds in other hands leaves the old service", func(m *model) {
 			m.set(theExports, export("shop", "b"))
 			m.set(theSlices, slice("shop", "s", "b", "10.8.0.1"))
 			m.sync()
@@ -254,22 +254,22 @@ func TestExportFeed(t *testing.T) {
 			m.events()
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.fetch()
-			m.sees(t, "after the fetch", noService+" s 10.8.0.1", noService)
+			m.sees("after the fetch", noService+" s 10.8.0.1", noService)
 		}},
-		{"a slice moves between services when its label changes", func(t *testing.T, m *model) {
+		{"a slice moves between services when its label changes", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.set(theExports, export("shop", "b"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.sync()
-			m.sees(t, "at first", noService+" s 10.8.0.1", noService)
+			m.sees("at first", noService+" s 10.8.0.1", noService)
 			m.set(theSlices, slice("shop", "s", "b", "10.8.0.1"))
 			m.events()
-			m.sees(t, "after the change", noService, noService+" s 10.8.0.1")
+			m.sees("after the change", noService, noService+" s 10.8.0.1")
 			m.set(theSlices, slice("shop", "s", "c", "10.8.0.1"))
 			m.events()
-			m.sees(t, "in the hands of nobody", noService, noService)
+			m.sees("in the hands of nobody", noService, noService)
 		}},
-		{"a slice that moved between two full lists can still be deleted", func(t *testing.T, m *model) {
+		{"a slice that moved between two full lists can still be deleted", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.set(theExports, export("shop", "b"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
@@ -285,10 +285,10 @@ func TestExportFeed(t *testing.T) {
 				m.listAll(theSlices)
 				m.del(theSlices, s)
 				m.events()
-				m.sees(t, "after the deletion", noService, noService)
+				m.sees("after the deletion", noService, noService)
 			}
 		}},
-		{"a slice that becomes an imported copy goes", func(t *testing.T, m *model) {
+		{"a slice that becomes an imported copy goes", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.sync()
@@ -296,22 +296,22 @@ func TestExportFeed(t *testing.T) {
 			imported.Labels[labelImportName] = "a"
 			m.set(theSlices, imported)
 			m.events()
-			m.sees(t, "after the change", noService, nothing)
+			m.sees("after the change", noService, nothing)
 		}},
-		{"imported copies are skipped in lists and fetches", func(t *testing.T, m *model) {
+		{"imported copies are skipped in lists and fetches", func(m *model) {
 			imported := slice("shop", "s", "a", "10.8.0.1")
 			imported.Labels[labelImportName] = "a"
 			m.set(theSlices, imported)
 			m.set(theExports, export("shop", "a"))
 			m.sync()
-			m.sees(t, "after the lists", noService, nothing)
+			m.sees("after the lists", noService, nothing)
 			m.del(theExports, a)
 			m.set(theExports, export("shop", "a"))
 			m.events()
 			m.fetch()
-			m.sees(t, "after the fetch", noService, nothing)
+			m.sees("after the fetch", noService, nothing)
 		}},
-		{"a slice that loses its IP addresses goes, by an event or by a full list", func(t *testing.T, m *model) {
+		{"a slice that loses its IP addresses goes, by an event or by a full list", func(m *model) {
 			names := slice("shop", "s", "a", "example.org")
 			names.AddressType = discoveryv1.AddressTypeFQDN
 			m.set(theExports, export("shop", "a"))
@@ -319,15 +319,15 @@ func TestExportFeed(t *testing.T) {
 			m.sync()
 			m.set(theSlices, names)
 			m.events()
-			m.sees(t, "after the event", noService, nothing)
+			m.sees("after the event", noService, nothing)
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.events()
-			m.sees(t, "in between", noService+" s 10.8.0.1", nothing)
+			m.sees("in between", noService+" s 10.8.0.1", nothing)
 			m.set(theSlices, names.DeepCopy())
 			m.listAll(theSlices)
-			m.sees(t, "after the list", noService, nothing)
+			m.sees("after the list", noService, nothing)
 		}},
-		{"a full list drops what it lacks and keeps the rest", func(t *testing.T, m *model) {
+		{"a full list drops what it lacks and keeps the rest", func(m *model) {
 			for _, name := range []string{"a", "b"} {
 				m.set(theExports, export("shop", name))
 				m.set(theServices, service("shop", name, "10.0.0.1"))
@@ -339,27 +339,27 @@ func TestExportFeed(t *testing.T) {
 			m.listAll(theSlices)
 			m.listAll(theExports)
 			if m.sink.calls != before {
-				t.Error("Lists that say the same were told again")
+				m.t.Error("Lists that say the same were told again")
 			}
 			m.del(theServices, a)
 			m.del(theSlices, mcs.ServiceKey{Namespace: "shop", Name: "s-b"})
 			m.listAll(theServices)
 			m.listAll(theSlices)
-			m.sees(t, "after the lists", noService+" s-a 10.8.0.1", oneIP)
+			m.sees("after the lists", noService+" s-a 10.8.0.1", oneIP)
 			m.del(theExports, b)
 			m.listAll(theExports)
-			m.sees(t, "after the list of exports", noService+" s-a 10.8.0.1", nothing)
+			m.sees("after the list of exports", noService+" s-a 10.8.0.1", nothing)
 		}},
-		{"an export that a full list brings is fetched", func(t *testing.T, m *model) {
+		{"an export that a full list brings is fetched", func(m *model) {
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.sync()
 			m.set(theExports, export("shop", "a"))
 			m.listAll(theExports)
-			m.sees(t, "after the list", nothing, nothing)
+			m.sees("after the list", nothing, nothing)
 			m.fetch()
-			m.sees(t, "after the fetch", oneIP, nothing)
+			m.sees("after the fetch", oneIP, nothing)
 		}},
-		{"a full list that began before a fetch finished does not undo it", func(t *testing.T, m *model) {
+		{"a full list that began before a fetch finished does not undo it", func(m *model) {
 			m.sync()
 			m.relist(theServices, 0) // begun
 			m.relist(theServices, 0) // evaluated: no Service yet
@@ -367,14 +367,14 @@ func TestExportFeed(t *testing.T) {
 			m.set(theExports, export("shop", "a"))
 			m.events()
 			m.fetch()
-			m.sees(t, "after the fetch", oneIP, nothing)
+			m.sees("after the fetch", oneIP, nothing)
 			m.relist(theServices, 0)
 			m.relist(theServices, 0)
-			m.sees(t, "after the list", oneIP, nothing)
+			m.sees("after the list", oneIP, nothing)
 			m.fetch()
-			m.sees(t, "after asking again", oneIP, nothing)
+			m.sees("after asking again", oneIP, nothing)
 		}},
-		{"a fetch that was answered before a full list, and arrives after it, is made again", func(t *testing.T, m *model) {
+		{"a fetch that was answered before a full list, and arrives after it, is made again", func(m *model) {
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.sync()
@@ -388,28 +388,27 @@ func TestExportFeed(t *testing.T) {
 			m.listAll(theSlices)
 			m.answer(call)
 			m.fetch()
-			m.sees(t, "after the fetch", noService, nothing)
+			m.sees("after the fetch", noService, nothing)
 		}},
-		{"etcd is restored: older resourceVersions in a full list are the truth, and so are the events after it", func(t *testing.T, m *model) {
-			rv, old := m.snapshot()
+		{"etcd is restored: older resourceVersions in a full list are the truth, and so are the events after it", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.set(theServices, service("shop", "a", "10.0.0.9"))
 			m.sync()
-			rv, old = m.snapshot()
+			rv, old := m.snapshot()
 			for range 5 {
 				m.set(theServices, service("shop", "a", "10.0.0.2"))
 				m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			}
 			m.events()
-			m.sees(t, "before", otherIP+" s 10.8.0.1", nothing)
+			m.sees("before", otherIP+" s 10.8.0.1", nothing)
 			m.restore(rv, old)
-			m.settle(t)
-			m.sees(t, "after", "[10.0.0.9 invalid IP]", nothing)
+			m.settle()
+			m.sees("after", "[10.0.0.9 invalid IP]", nothing)
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.events()
-			m.sees(t, "after an event", oneIP, nothing)
+			m.sees("after an event", oneIP, nothing)
 		}},
-		{"etcd is restored after a fetch had brought the newest", func(t *testing.T, m *model) {
+		{"etcd is restored after a fetch had brought the newest", func(m *model) {
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theExports, export("shop", "a"))
 			rv, old := m.snapshot()
@@ -420,26 +419,26 @@ func TestExportFeed(t *testing.T) {
 			for m.event(theExports) {
 			}
 			m.fetch()
-			m.sees(t, "before", otherIP, nothing)
+			m.sees("before", otherIP, nothing)
 			m.restore(rv, old)
-			m.settle(t)
+			m.settle()
 			m.set(theServices, service("shop", "a", "10.0.0.3"))
 			m.events()
-			m.sees(t, "after", "[10.0.0.3 invalid IP]", nothing)
+			m.sees("after", "[10.0.0.3 invalid IP]", nothing)
 		}},
-		{"a slice without a version, as no server sends, follows the order of events", func(t *testing.T, m *model) {
+		{"a slice without a version, as no server sends, follows the order of events", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.sync()
 			for _, version := range []string{"", "x", ""} {
 				o := slice("shop", "s", "a", "10.8.0.1")
 				o.ResourceVersion = version
 				m.feed.setSlice(o)
-				m.sees(t, "set", noService+" s 10.8.0.1", nothing)
+				m.sees("set", noService+" s 10.8.0.1", nothing)
 				m.feed.removeSlice(o)
-				m.sees(t, "removed", noService, nothing)
+				m.sees("removed", noService, nothing)
 			}
 		}},
-		{"objects that do not belong here are ignored", func(t *testing.T, m *model) {
+		{"objects that do not belong here are ignored", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
@@ -452,19 +451,19 @@ func TestExportFeed(t *testing.T) {
 			for _, compact := range []func(any) any{m.feed.compactExport, m.feed.compactService, m.feed.compactSlice} {
 				for _, o := range []any{pod, "no object at all", &item{}} {
 					if _, ok := compact(o).(*item); !ok {
-						t.Errorf("%T is no item afterwards", o)
+						m.t.Errorf("%T is no item afterwards", o)
 					}
 				}
 			}
 		}},
-		{"the CRDs go: everything is forgotten, and told so", func(t *testing.T, m *model) {
+		{"the CRDs go: everything is forgotten, and told so", func(m *model) {
 			m.set(theExports, export("shop", "a"))
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.sync()
 			m.feed.clear()
-			m.sees(t, "after", nothing, nothing)
+			m.sees("after", nothing, nothing)
 			if len(m.feed.owner) != 0 {
-				t.Error("A slice has an owner")
+				m.t.Error("A slice has an owner")
 			}
 			m.del(theExports, a)
 			m.listAll(theExports)
@@ -473,9 +472,9 @@ func TestExportFeed(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newModel(t)
-				tc.play(t, m)
-				m.settle(t)
-				m.check(t)
+				tc.play(m)
+				m.settle()
+				m.check()
 			})
 		})
 	}
@@ -492,8 +491,8 @@ func TestFetchesAreBounded(t *testing.T) {
 		if n := len(m.pending()); n != cap(m.feed.requests) {
 			t.Errorf("%d requests at once, want %d", n, cap(m.feed.requests))
 		}
-		m.settle(t)
-		m.check(t)
+		m.settle()
+		m.check()
 	})
 }
 
@@ -580,12 +579,12 @@ func playAtRandom(t *testing.T, data []byte) {
 				m.feed.clear()
 				m.at[theExports] = -1 // its CRDs were gone: everything is listed again
 			default:
-				m.settle(t)
-				m.check(t)
+				m.settle()
+				m.check()
 			}
 		}
-		m.settle(t)
-		m.check(t)
+		m.settle()
+		m.check()
 	})
 }
 

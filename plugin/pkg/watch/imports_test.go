@@ -51,6 +51,7 @@ func sketchImport(s *mcs.ImportShard) string {
 func newImports(t *testing.T) (*importFeed, *told) {
 	t.Helper()
 	sink := newTold()
+	sink.t = t
 	f := testWatcher(t, mcs.Imports, sink, clients{}).feed.(*importFeed)
 	f.subscribe(sink)
 	return f, sink
@@ -74,93 +75,93 @@ func TestImportFeed(t *testing.T) {
 	headless := func(name string) *mcsv1beta1.ServiceImport { return serviceImport(name, "Headless") }
 	for _, tc := range []struct {
 		name string
-		play func(t *testing.T, f *importFeed, sink *told)
+		play func(f *importFeed, sink *told)
 		a, b string
 		left rejections
 	}{
-		{"a ClusterSetIP import", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a ClusterSetIP import", func(f *importFeed, _ *told) {
 			f.setImport(serviceImport("a", "ClusterSetIP", "172.30.0.1"))
 		}, "ClusterSetIP 172.30.0.1", nothing, nil},
-		{"slices before their import wait for it", func(t *testing.T, f *importFeed, sink *told) {
+		{"slices before their import wait for it", func(f *importFeed, sink *told) {
 			f.setSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 			if len(sink.imports) != 0 {
-				t.Error("They were told")
+				sink.t.Error("They were told")
 			}
 			f.setImport(headless("a"))
 		}, "Headless s@west 10.9.0.1", nothing, nil},
-		{"an import that goes leaves its slices for the next one", func(t *testing.T, f *importFeed, sink *told) {
+		{"an import that goes leaves its slices for the next one", func(f *importFeed, sink *told) {
 			f.setImport(headless("a"))
 			f.setSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 			f.removeImport(headless("a"))
 			if len(sink.imports) != 0 {
-				t.Error("It was not told to be gone")
+				sink.t.Error("It was not told to be gone")
 			}
 			f.setImport(headless("a"))
 		}, "Headless s@west 10.9.0.1", nothing, nil},
-		{"a slice that goes", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a slice that goes", func(f *importFeed, _ *told) {
 			f.setImport(headless("a"))
 			f.setSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 			f.removeSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 		}, "Headless", nothing, nil},
-		{"a slice that changes", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a slice that changes", func(f *importFeed, _ *told) {
 			f.setImport(headless("a"))
 			f.setSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 			f.setSlice(importedSlice("s", "a", "east.eu", "10.9.0.2"))
 		}, "Headless s@east.eu 10.9.0.2", nothing, nil},
-		{"a slice that moves between services when its label changes", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a slice that moves between services when its label changes", func(f *importFeed, _ *told) {
 			f.setImport(headless("a"))
 			f.setImport(headless("b"))
 			f.setSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 			f.setSlice(importedSlice("s", "b", "west", "10.9.0.1"))
 		}, "Headless", "Headless s@west 10.9.0.1", nil},
-		{"a slice that loses its source cluster goes", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a slice that loses its source cluster goes", func(f *importFeed, _ *told) {
 			f.setImport(headless("a"))
 			f.setSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 			f.setSlice(importedSlice("s", "a", "", "10.9.0.1"))
 		}, "Headless", nothing, rejections{BadSource}},
-		{"a slice from a cluster whose id is no id", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a slice from a cluster whose id is no id", func(f *importFeed, _ *told) {
 			f.setImport(headless("a"))
 			f.setSlice(importedSlice("s", "a", "we_st", "10.9.0.1"))
 			f.setSlice(importedSlice("u", "a", "a.b.c", "10.9.0.1"))
 		}, "Headless", nothing, rejections{BadSource, BadSource}},
-		{"a slice of a service whose name is none", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a slice of a service whose name is none", func(f *importFeed, _ *told) {
 			f.setSlice(importedSlice("s", "", "west", "10.9.0.1"))
 			f.setSlice(importedSlice("s", "A", "west", "10.9.0.1"))
 		}, nothing, nothing, rejections{BadName, BadName}},
-		{"a slice that has no IP addresses", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a slice that has no IP addresses", func(f *importFeed, _ *told) {
 			f.setImport(headless("a"))
 			o := importedSlice("s", "a", "west", "example.org")
 			o.AddressType = discoveryv1.AddressTypeFQDN
 			f.setSlice(o)
 		}, "Headless", nothing, rejections{BadAddressType}},
-		{"an import of unknown type is none", func(_ *testing.T, f *importFeed, _ *told) {
+		{"an import of unknown type is none", func(f *importFeed, _ *told) {
 			f.setImport(serviceImport("a", "Nonsense"))
 		}, nothing, nothing, rejections{BadType}},
-		{"an import that becomes unknown goes", func(_ *testing.T, f *importFeed, _ *told) {
+		{"an import that becomes unknown goes", func(f *importFeed, _ *told) {
 			f.setImport(serviceImport("a", "ClusterSetIP", "172.30.0.1"))
 			f.setImport(serviceImport("a", "Nonsense"))
 		}, nothing, nothing, rejections{BadType}},
-		{"an import of another version", func(_ *testing.T, f *importFeed, _ *told) {
+		{"an import of another version", func(f *importFeed, _ *told) {
 			o := &mcsv1alpha1.ServiceImport{ObjectMeta: meta("shop", "a")}
 			o.Spec.Type, o.Spec.IPs = mcsv1alpha1.ClusterSetIP, []string{"172.30.0.1"}
 			f.setImport(o)
 		}, "ClusterSetIP 172.30.0.1", nothing, nil},
-		{"a full list drops what it lacks", func(_ *testing.T, f *importFeed, _ *told) {
+		{"a full list drops what it lacks", func(f *importFeed, _ *told) {
 			f.setImport(headless("a"))
 			f.setSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 			f.setImport(headless("b"))
 			f.setSlice(importedSlice("u", "b", "west", "10.9.0.2"))
 			f.list([]*mcsv1beta1.ServiceImport{headless("b")}, []*discoveryv1.EndpointSlice{importedSlice("s", "b", "west", "10.9.0.3")})
 		}, nothing, "Headless s@west 10.9.0.3", nil},
-		{"a full list that says the same is not told", func(t *testing.T, f *importFeed, sink *told) {
+		{"a full list that says the same is not told", func(f *importFeed, sink *told) {
 			f.list([]*mcsv1beta1.ServiceImport{headless("a")}, []*discoveryv1.EndpointSlice{importedSlice("s", "a", "west", "10.9.0.1")})
 			before := sink.calls
 			f.list([]*mcsv1beta1.ServiceImport{headless("a")}, []*discoveryv1.EndpointSlice{importedSlice("s", "a", "west", "10.9.0.1")})
 			if sink.calls != before {
-				t.Errorf("It was told %d times", sink.calls-before)
+				sink.t.Errorf("It was told %d times", sink.calls-before)
 			}
 		}, "Headless s@west 10.9.0.1", nothing, nil},
-		{"objects that do not belong here are ignored", func(_ *testing.T, f *importFeed, _ *told) {
+		{"objects that do not belong here are ignored", func(f *importFeed, _ *told) {
 			pod := &corev1.Pod{ObjectMeta: meta("shop", "x")}
 			for _, set := range []func(any){f.setImport, f.setSlice, f.removeImport, f.removeSlice} {
 				set(pod)
@@ -169,7 +170,7 @@ func TestImportFeed(t *testing.T) {
 			list(f.compactImport, f.replaceImports, metav1.Object(pod))
 			list(f.compactSlice, f.replaceSlices, metav1.Object(pod))
 		}, nothing, nothing, nil},
-		{"the CRDs go", func(_ *testing.T, f *importFeed, _ *told) {
+		{"the CRDs go", func(f *importFeed, _ *told) {
 			f.setImport(headless("a"))
 			f.setSlice(importedSlice("s", "a", "west", "10.9.0.1"))
 			f.clear()
@@ -178,7 +179,7 @@ func TestImportFeed(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			f, sink := newImports(t)
 			f.list(nil, nil)
-			tc.play(t, f, sink)
+			tc.play(f, sink)
 			for name, want := range map[string]string{"a": tc.a, "b": tc.b} {
 				if got := sketchImport(sink.imports[mcs.ServiceKey{Namespace: "shop", Name: name}]); got != want {
 					t.Errorf("Import %s is %q, want %q", name, got, want)

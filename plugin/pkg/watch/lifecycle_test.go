@@ -416,7 +416,7 @@ func TestProblemOf(t *testing.T) {
 	}
 	sink := newTold()
 	w := &Watcher{spec: Spec{Observer: sink}}
-	for _, err := range []error{nil, errModel, errModel, apierrors.NewResourceExpired("x"), apierrors.NewGone("x"), errModel, nil, nil} {
+	for _, err := range []error{nil, errModel, errModel, apierrors.NewResourceExpired("x"), &apierrors.StatusError{ErrStatus: metav1.Status{Reason: metav1.StatusReasonGone}}, errModel, nil, nil} {
 		w.problems.report(w, "services", err)
 	}
 	sink.hadProblems(t, "services unreachable", "services fine")
@@ -461,7 +461,7 @@ func TestRegion(t *testing.T) {
 func TestServiceInFront(t *testing.T) {
 	server := newAPIServer(t)
 	udp := func(s *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
-		s.Ports = []discoveryv1.EndpointPort{{Protocol: ptr(corev1.ProtocolUDP), Port: ptr(int32(53))}}
+		s.Ports = []discoveryv1.EndpointPort{{Protocol: new(corev1.ProtocolUDP), Port: new(int32(53))}}
 		return s
 	}
 	server.set("services", service("kube-system", "dns", "10.96.0.10"))

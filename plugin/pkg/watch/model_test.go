@@ -33,6 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // told is a Sink and an Observer that remember.
 type told struct {
+	t          testing.TB // where there is one
 	mu         sync.Mutex
 	shards     map[mcs.ServiceKey]*mcs.Shard
 	imports    map[mcs.ServiceKey]*mcs.ImportShard
@@ -132,6 +133,7 @@ type modelEvent struct {
 // model is an API server without a network: three resources with one count of resourceVersions, whose events, full lists
 // and replies reach an exportFeed when the test says so, in any order that a real server could show.
 type model struct {
+	t    *testing.T
 	feed *exportFeed
 	sink *told
 	rv   uint64
@@ -168,7 +170,7 @@ var errModel = errors.New("no connection")
 // newModel must be called in a synctest bubble. The watcher ends with the test.
 func newModel(t *testing.T) *model {
 	t.Helper()
-	m := &model{sink: newTold(), at: [kinds]int{-1, -1, -1}}
+	m := &model{t: t, sink: newTold(), at: [kinds]int{-1, -1, -1}}
 	for k := range kinds {
 		m.base[k] = objects{}
 	}
@@ -366,8 +368,8 @@ func (m *model) fetch() {
 }
 
 // settle lets everything arrive.
-func (m *model) settle(t *testing.T) {
-	t.Helper()
+func (m *model) settle() {
+	m.t.Helper()
 	for range 1000 {
 		for k := range kinds {
 			if m.list[k] != nil || m.at[k] < 0 {
@@ -381,7 +383,7 @@ func (m *model) settle(t *testing.T) {
 		}
 		time.Sleep(time.Minute) // of the bubble: a fetch that failed waits
 	}
-	t.Fatal("The feed does not come to rest")
+	m.t.Fatal("The feed does not come to rest")
 }
 
 // restore puts the server back to what it was when the snapshot was taken, resourceVersions included. Watches end.
@@ -405,8 +407,8 @@ func (m *model) snapshot() (uint64, [kinds]objects) {
 }
 
 // check compares what the sink was told with what the server has, and that nothing else is kept.
-func (m *model) check(t *testing.T) {
-	t.Helper()
+func (m *model) check() {
+	m.t.Helper()
 	want := map[mcs.ServiceKey]*mcs.Shard{}
 	c := converter{func(Rejection) {}}
 	owners, endpoints := 0, 0
@@ -434,17 +436,17 @@ func (m *model) check(t *testing.T) {
 	}
 	for key, shard := range want {
 		if got := m.sink.shards[key]; !got.Equal(shard) {
-			t.Errorf("%s: got %s, want %s", key, sketch(got), sketch(shard))
+			m.t.Errorf("%s: got %s, want %s", key, sketch(got), sketch(shard))
 		}
 	}
 	if len(m.sink.shards) != len(want) || len(m.feed.held) != len(want) {
-		t.Errorf("The sink has %d services and the feed holds %d, want %d", len(m.sink.shards), len(m.feed.held), len(want))
+		m.t.Errorf("The sink has %d services and the feed holds %d, want %d", len(m.sink.shards), len(m.feed.held), len(want))
 	}
 	if len(m.feed.owner) != owners {
-		t.Errorf("The feed knows the owners of %d slices, want %d", len(m.feed.owner), owners)
+		m.t.Errorf("The feed knows the owners of %d slices, want %d", len(m.feed.owner), owners)
 	}
 	if s, e := m.feed.size(); s != len(want) || e != endpoints {
-		t.Errorf("The feed counts %d services and %d endpoints, want %d and %d", s, e, len(want), endpoints)
+		m.t.Errorf("The feed counts %d services and %d endpoints, want %d and %d", s, e, len(want), endpoints)
 	}
 }
 

@@ -1,0 +1,486 @@
+package clusterset
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+	"k8s.io/client-go/rest"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// deadEnd is a connection to a port where nobody listens; the user tells it from others.
+func deadEnd(t *testing.T, user string) watch.Connection {
+	t.Helper()
+	c, err := watch.NewConnection(&rest.Config{Host: "https://127.0.0.1:1", BearerToken: user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// configOf has the given clusters, of which the first is local.
+func configOf(t *testing.T, ids ...topology.ClusterID) *config {
+	t.Helper()
+	c := &config{local: ids[0], ttl: defaultTTL}
+	for _, id := range ids {
+		c.members = append(c.members, member{Member: mcs.Member{ID: id}, connection: deadEnd(t, string(id)), region: "r"})
+	}
+	return c
+}
+
+// newTestStore ends with the test, and is empty then.
+func newTestStore(t *testing.T) *store {
+	t.Helper()
+	s := newStore()
+	t.Cleanup(func() {
+		s.keep(func(*tenant) bool { return false })
+		s.holds(t, "at the end", 0, 0, 0)
+	})
+	return s
+}
+
+// holds checks how many worlds, watchers and tenants a store has.
+func (s *store) holds(t *testing.T, when string, worlds, watchers, tenants int) {
+	t.Helper()
+	if len(s.worlds) != worlds || len(s.watchers) != watchers || len(s.tenants) != tenants {
+		t.Errorf("%s there are %d worlds, %d watchers and %d tenants, want %d, %d and %d",
+			when, len(s.worlds), len(s.watchers), len(s.tenants), worlds, watchers, tenants)
+	}
+}
+
+func (s *store) mustAcquire(t *testing.T, who *tenant, c *config) (*world, string) {
+	t.Helper()
+	w, key, err := s.acquire(who, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, key
+}
+
+func TestLeases(t *testing.T) {
+	s := newTestStore(t)
+	old, next := &tenant{}, &tenant{}
+	c := configOf(t, "east", "west")
+	began := time.Now()
+	w, key := s.mustAcquire(t, old, c)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("It took %s, though no API server answers", took)
+	}
+	s.holds(t, "With one lease", 1, 3, 1) // the exports of two clusters and the namespaces of one
+
+	// Another server block that says the same, and one that differs in what is no matter of the world.
+	same, _ := s.mustAcquire(t, old, configOf(t, "east", "west"))
+	other := configOf(t, "east", "west")
+	other.ttl, other.ignoreEmpty, other.zones = 60, true, []string{"example.org."}
+	alike, _ := s.mustAcquire(t, old, other)
+	if same != w || alike != w {
+		t.Error("Equal views do not share a world")
+	}
+	s.holds(t, "With three leases", 1, 3, 1)
+
+	// A view that differs shares the watchers.
+	remote := configOf(t, "east", "west")
+	remote.members[1].Address = mcs.AddressEndpoints
+	different, remoteKey := s.mustAcquire(t, old, remote)
+	if different == w {
+		t.Error("Views that differ share a world")
+	}
+	s.holds(t, "With another view", 2, 3, 1)
+
+	// A reload: the new instance acquires before the old one releases.
+	reloaded, _ := s.mustAcquire(t, next, configOf(t, "east", "west"))
+	if reloaded != w {
+		t.Error("A reload begins anew")
+	}
+	for range 3 {
+		s.release(old, key)
+	}
+	s.release(old, remoteKey)
+	s.holds(t, "After the reload", 1, 3, 1)
+	s.release(old, key) // what it does not hold
+	s.release(old, "nonsense")
+	s.holds(t, "After a release of nothing", 1, 3, 1)
+	select {
+	case <-w.stop:
+		t.Error("The world has ended while it is held")
+	default:
+	}
+	s.release(next, key)
+	s.holds(t, "After the last release", 0, 0, 0)
+	if w.snapshot.Load() == nil {
+		t.Error("The last snapshot is gone: queries may still come")
+	}
+}
+
+func TestAWorldFollowsItsConfiguration(t *testing.T) {
+	base := func() *config { return configOf(t, "east", "west") }
+	imports := deadEnd(t, "hub")
+	for _, tc := range []struct {
+		name     string
+		change   func(*config)
+		watchers int // of both views together
+	}{
+		{"another local cluster", func(c *config) { c.local = "west" }, 4},
+		{"no local cluster", func(c *config) { c.local = "" }, 3},
+		{"another address", func(c *config) { c.members[1].Address = mcs.AddressLoadBalancer }, 3},
+		{"a gateway", func(c *config) {
+			c.members[1].Address, c.members[1].Gateway = mcs.AddressFixed, []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+		}, 3},
+		{"other credentials", func(c *config) { c.members[1].connection = deadEnd(t, "somebody") }, 4},
+		{"one cluster less", func(c *config) { c.members = c.members[:1] }, 3},
+		{"one cluster more", func(c *config) {
+			c.members = append(c.members, member{Member: mcs.Member{ID: "north"}, connection: deadEnd(t, "north"), region: "r"})
+		}, 4},
+		{"ServiceImports", func(c *config) { c.imports = &imports }, 4},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newTestStore(t)
+			one, other := base(), base()
+			tc.change(other)
+			a, _ := s.mustAcquire(t, &tenant{}, one)
+			b, _ := s.mustAcquire(t, &tenant{}, other)
+			if a == b {
+				t.Error("They share a world")
+			}
+			s.holds(t, "With both", 2, tc.watchers, 2)
+		})
+	}
+}
+
+func TestKeepDropsTheDead(t *testing.T) {
+	s := newTestStore(t)
+	living, dead := &tenant{}, &tenant{}
+	w, _ := s.mustAcquire(t, living, configOf(t, "east"))
+	s.mustAcquire(t, dead, configOf(t, "east"))
+	s.mustAcquire(t, dead, configOf(t, "east", "west"))
+	s.holds(t, "Before", 2, 3, 2)
+	s.keep(func(x *tenant) bool { return x == living })
+	s.holds(t, "After", 1, 2, 1)
+	if again, _ := s.mustAcquire(t, living, configOf(t, "east")); again != w {
+		t.Error("The living one lost its world")
+	}
+}
+
+func TestFailingInstancesLeaveNothing(t *testing.T) {
+	s := newTestStore(t)
+	before := runtime.NumGoroutine()
+	living := &tenant{}
+	_, key := s.mustAcquire(t, living, configOf(t, "east"))
+	for i := range 100 {
+		failed := &tenant{}
+		s.mustAcquire(t, failed, configOf(t, "east", "west"))
+		if i%2 == 0 { // a failed one is told nothing: the next one to start, or the old one, finds it
+			s.keep(func(x *tenant) bool { return x == living })
+		}
+	}
+	s.keep(func(x *tenant) bool { return x == living })
+	s.holds(t, "After 100 failures", 1, 2, 1)
+	s.release(living, key)
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("There were %d goroutines, now there are %d", before, runtime.NumGoroutine())
+		}
+	}
+}
+
+func TestAcquireThatFailsLeavesNothing(t *testing.T) {
+	broken, err := watch.NewConnection(&rest.Config{Host: "https://127.0.0.1:1", TLSClientConfig: rest.TLSClientConfig{CAFile: "/nonexistent"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*config)
+		says   string
+	}{
+		{"a member", func(c *config) { c.members[1].connection = broken }, "cluster west"},
+		{"the local member", func(c *config) { c.members[0].connection = broken }, "cluster east"},
+		{"ServiceImports", func(c *config) { c.imports = &broken }, "serviceimports"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newTestStore(t)
+			c := configOf(t, "east", "west")
+			tc.change(c)
+			_, _, err := s.acquire(&tenant{}, c)
+			if err == nil || !strings.Contains(err.Error(), tc.says) || !strings.Contains(err.Error(), "nonexistent") {
+				t.Errorf("The error is %v, want one that names %s and the file", err, tc.says)
+			}
+			s.holds(t, "After the failure", 0, 0, 0)
+		})
+	}
+}
+
+func TestReady(t *testing.T) {
+	tell := func(sources ...mcs.Source) func(*world) {
+		return func(w *world) {
+			for _, source := range sources {
+				w.SetSynced(source)
+			}
+		}
+	}
+	local := []mcs.Source{{Cluster: "east"}, {Kind: mcs.Namespaces, Cluster: "east"}}
+	all := append(slices.Clone(local), mcs.Source{Cluster: "west.eu"}, mcs.Source{Kind: mcs.Imports})
+	noLocal := mcs.Scope{Members: membersOf("west.eu")}
+	for _, tc := range []struct {
+		name   string
+		worlds []*world
+		early  bool // 4.9 s after the start
+		late   bool // 5 s after the start
+	}{
+		{"no server block has the plugin", nil, true, true},
+		{"everything is known", []*world{newTestWorld(shopScope, tell(all...))}, true, true},
+		{"the local cluster is known: the others are given 5 s", []*world{newTestWorld(shopScope, tell(local...))}, false, true},
+		{"the namespaces of the local cluster are not known", []*world{newTestWorld(shopScope, tell(local[0]))}, false, false},
+		{"the exports of the local cluster are not known", []*world{newTestWorld(shopScope, tell(all[1:]...))}, false, false},
+		{"nothing is known", []*world{newTestWorld(shopScope, tell())}, false, false},
+		{"there is no local cluster: 5 s", []*world{newTestWorld(noLocal, tell())}, false, true},
+		{"one of two views is not known", []*world{newTestWorld(shopScope, tell(all...)), newTestWorld(shopScope, tell())}, false, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStore()
+			for i, w := range tc.worlds {
+				s.worlds[fmt.Sprint(i)] = &shared[*leased]{value: &leased{world: w}}
+			}
+			if got := s.ready(s.started.Add(4900 * time.Millisecond)); got != tc.early {
+				t.Errorf("Early: %v, want %v", got, tc.early)
+			}
+			s.wasReady.Store(false) // as if nobody had asked
+			if got := s.ready(s.started.Add(5 * time.Second)); got != tc.late {
+				t.Errorf("Late: %v, want %v", got, tc.late)
+			}
+		})
+	}
+	t.Run("never again not ready, whatever a reload brings", func(t *testing.T) {
+		s := newStore()
+		s.worlds["a"] = &shared[*leased]{value: &leased{world: newTestWorld(shopScope, tell(all...))}}
+		if !s.ready(s.started) {
+			t.Fatal("Not ready at first")
+		}
+		s.worlds["b"] = &shared[*leased]{value: &leased{world: newTestWorld(shopScope, tell())}}
+		if !s.ready(s.started) {
+			t.Error("Not ready after a reload")
+		}
+	})
+	t.Run("a process whose plugin comes by a reload still waits for the local cluster", func(t *testing.T) {
+		s := newStore()
+		s.ready(s.started)
+		s.worlds["a"] = &shared[*leased]{value: &leased{world: newTestWorld(shopScope, tell())}}
+		if s.ready(s.started.Add(time.Hour)) {
+			t.Error("Ready without knowing anything")
+		}
+	})
+}
+
+// TestAWorldPublishesWhatItIsTold runs a world as the store does.
+func TestAWorldPublishesWhatItIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(shopScope)
+		shopWorld(w)
+		if w.snapshot.Load().Len() != 0 {
+			t.Error("Something was published before the start")
+		}
+		w.start()
+		first := w.snapshot.Load()
+		if first.Service("shop", "web") == nil {
+			t.Error("What was told before the start is not in the first snapshot")
+		}
+		for range 100 {
+			w.shard("east", "shop", "new", clusterIPShard("10.0.0.7"))
+			w.shard("east", "shop", "new", nil)
+		}
+		w.shard("east", "shop", "new", clusterIPShard("10.0.0.8"))
+		synctest.Wait()
+		last := w.snapshot.Load()
+		if s := last.Service("shop", "new"); s == nil || s.Members[0].Addrs[0] != netip.MustParseAddr("10.0.0.8") {
+			t.Errorf("The last word is not in the snapshot: %+v", s)
+		}
+		w.close()
+		w.shard("east", "shop", "late", clusterIPShard("10.0.0.9"))
+		synctest.Wait()
+		if w.snapshot.Load() != last {
+			t.Error("Something was published after the end")
+		}
+	})
+}
+
+func TestMetricsOfAWorld(t *testing.T) {
+	value := func(reason string) float64 { return testutil.ToFloat64(conflicts.WithLabelValues(reason)) }
+	invalid := func() float64 { return testutil.ToFloat64(invalidExports.WithLabelValues("east", "NoService")) }
+	before, orphans := value("TypeConflict"), invalid()
+	w := newTestWorld(shopScope, func(w *world) {
+		w.shard("east", "shop", "web", clusterIPShard("10.0.0.1"))
+		w.shard("west.eu", "shop", "web", headlessShard())
+		w.shard("east", "shop", "orphan", &mcs.Shard{})
+	})
+	if got := value("TypeConflict") - before; got != 1 {
+		t.Errorf("%v conflicts more, want 1", got)
+	}
+	if got := invalid() - orphans; got != 1 {
+		t.Errorf("%v invalid exports more, want 1", got)
+	}
+	w.shard("west.eu", "shop", "web", headlessShard(sliceOf(nil, host("10.9.0.1", "x")))) // the same conflict
+	w.publish()
+	if got := value("TypeConflict") - before; got != 1 {
+		t.Errorf("%v conflicts more after a change of endpoints, want 1", got)
+	}
+	w.start()
+	w.close()
+	if value("TypeConflict") != before || invalid() != orphans {
+		t.Errorf("%v conflicts and %v invalid exports are left of a world that has ended", value("TypeConflict")-before, invalid()-orphans)
+	}
+}
+
+func TestMetricsOfASource(t *testing.T) {
+	process.mustAcquire(t, &tenant{}, configOf(t, "metrics-east", "metrics-west"))
+	defer process.keep(func(*tenant) bool { return false })
+	o := observer{}
+	o.Event("metrics-west", "services", "add", 3)
+	o.Reject("metrics-west", watch.BadPort)
+	o.Problem("metrics-west", "services", watch.Forbidden, context.Canceled)
+	o.State("metrics-west", mcs.Exports, watch.Stale)
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "cluster" && strings.HasPrefix(l.GetValue(), "metrics-") {
+					found[f.GetName()] = true
+				}
+			}
+		}
+	}
+	for _, want := range []string{"events_total", "rejections_total", "watch_problem", "member_state", "member_services", "member_endpoints"} {
+		if !found["coredns_clusterset_"+want] {
+			t.Errorf("There is no %s", want)
+		}
+	}
+	if got := testutil.ToFloat64(watchProblem.WithLabelValues("metrics-west", "services", "forbidden")); got != 1 {
+		t.Errorf("The problem counts %v", got)
+	}
+	o.Problem("metrics-west", "services", watch.NoProblem, nil)
+	if got := testutil.ToFloat64(watchProblem.WithLabelValues("metrics-west", "services", "forbidden")); got != 0 {
+		t.Errorf("The problem counts %v after it ended", got)
+	}
+	problems, err := testutil.GatherAndLint(prometheus.DefaultGatherer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "coredns_clusterset_") {
+			t.Errorf("promlint: %s: %s", p.Metric, p.Text)
+		}
+	}
+	process.keep(func(*tenant) bool { return false })
+	families, err = prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if strings.Contains(f.String(), "metrics-west") {
+			t.Errorf("%s still speaks of a cluster that is gone", f.GetName())
+		}
+	}
+}
+
+func TestSetup(t *testing.T) {
+	path := kubeconfigFile(t)
+	c := caddy.NewTestController("dns", strings.ReplaceAll("clusterset {\n local east\n cluster east KC\n}", "KC", path))
+	if err := setup(c); err != nil {
+		t.Fatal(err)
+	}
+	process.holds(t, "After setup", 0, 0, 0)
+	plugins := dnsserver.GetConfig(c).Plugin
+	if len(plugins) != 1 {
+		t.Fatalf("%d plugins were added", len(plugins))
+	}
+	if h, ok := plugins[0](nil).(*Clusterset); !ok || h.Name() != "clusterset" || h.local != "east" || h.Next != nil {
+		t.Errorf("The handler is %+v", h)
+	}
+	if first := tenantOf(c); first != tenantOf(c) {
+		t.Error("One instance is two tenants")
+	}
+	if tenantOf(c) == tenantOf(caddy.NewTestController("dns", "")) {
+		t.Error("Two instances are one tenant")
+	}
+	if alive(tenantOf(c)) {
+		t.Error("An instance that never started is alive")
+	}
+	err := setup(caddy.NewTestController("dns", "clusterset {\n ttl x\n}"))
+	if err == nil || !strings.HasPrefix(err.Error(), "plugin/clusterset: Testfile:2") {
+		t.Errorf("The error is %v", err)
+	}
+}
+
+func TestListenAddresses(t *testing.T) {
+	for _, tc := range []struct {
+		hosts []string
+		want  []string
+	}{
+		{[]string{"192.0.2.2", "192.0.2.1", "192.0.2.2"}, []string{"192.0.2.1", "192.0.2.2"}},
+		{[]string{"127.0.0.1"}, []string{"127.0.0.1"}},
+		{[]string{"::ffff:192.0.2.1", "2001:db8::1"}, []string{"192.0.2.1", "2001:db8::1"}},
+		{[]string{"fe80::1%lo"}, []string{"fe80::1"}},
+		{nil, nil},
+	} {
+		var got []string
+		for _, a := range listenAddresses(tc.hosts) {
+			got = append(got, a.String())
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("Listening on %v: got %v, want %v", tc.hosts, got, tc.want)
+		}
+	}
+	for _, hosts := range [][]string{{""}, {"0.0.0.0"}, {"::"}} {
+		if got, want := listenAddresses(hosts), interfaceAddresses(); len(got) == 0 || len(got) > len(want) {
+			t.Errorf("Listening on %q: got %v of %v", hosts, got, want)
+		}
+	}
+	for _, a := range interfaceAddresses() {
+		if a.IsLinkLocalUnicast() || a.Is4In6() || a.Zone() != "" {
+			t.Errorf("An interface has %v", a)
+		}
+	}
+}
+
+func TestSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Duration
+		began := time.Now()
+		stop := slowly(func(context.Context) time.Duration {
+			at = append(at, time.Since(began))
+			return slowlyRetry * time.Duration(len(at))
+		})
+		time.Sleep(4 * time.Minute)
+		stop()
+		time.Sleep(time.Hour)
+		if want := []time.Duration{0, time.Minute, 3 * time.Minute}; !slices.Equal(at, want) {
+			t.Errorf("Read after %v, want %v", at, want)
+		}
+	})
+}
+
+func TestReadyAsksTheProcess(t *testing.T) {
+	if !(&Clusterset{}).Ready() {
+		t.Error("Without any world there is nothing to wait for")
+	}
+}
