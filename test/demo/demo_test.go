@@ -51,7 +51,11 @@ func TestTheDemo(t *testing.T) {
 	}{
 		{
 			name: "ends by itself when told to run once, all answers as expected", once: true,
-			want: []string{"\n12 dns-version.clusterset.local TXT\n    \"1.0.0\"\n", "\n15 web.shop", "\nDone  after", "\nStopping  "},
+			want: []string{
+				"\n 1 web.shop.svc.clusterset.local A from east\n    10.96.0.80\n",
+				"\n 2 web.shop.svc.clusterset.local A from north\n    10.98.0.80\n",
+				"of 200 clients in east", "\nA failure  ", "\n13 web.shop", "\nDone  after", "\nStopping  ",
+			},
 		},
 		{
 			name: "otherwise stays up until it is interrupted, which is no error", interrupt: "Your turn",

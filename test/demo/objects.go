@@ -107,6 +107,27 @@ func untilReady(ctx context.Context, c *clusters.Cluster, client *kubernetes.Cli
 	}
 }
 
+// setReady writes the Ready condition of a Pod, as its kubelet would.
+func setReady(ctx context.Context, c *clusters.Cluster, namespace, name string, ready corev1.ConditionStatus) error {
+	client, err := kubernetes.NewForConfig(c.Admin())
+	if err != nil {
+		return err
+	}
+	pod, err := client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("Pod %s/%s in cluster %s: %w", namespace, name, c.Name(), err)
+	}
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == corev1.PodReady {
+			pod.Status.Conditions[i].Status = ready
+		}
+	}
+	if _, err := client.CoreV1().Pods(namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("status of Pod %s/%s in cluster %s: %w", namespace, name, c.Name(), err)
+	}
+	return nil
+}
+
 func unexport(ctx context.Context, c *clusters.Cluster, namespace, name string) error {
 	client, err := mcsclient.NewForConfig(c.Admin())
 	if err != nil {

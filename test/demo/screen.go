@@ -44,7 +44,8 @@ func (s *screen) command(format string, args ...any) {
 
 // question prints a question, its answer, and why it is so or what is wrong with it.
 func (s *screen) question(number int, q question, got []string) {
-	fmt.Fprintf(s.w, "\n%s %s %s\n", s.paint(faint, fmt.Sprintf("%2d", number)), s.paint(bold, q.name), dns.TypeToString[q.qtype])
+	fmt.Fprintf(s.w, "\n%s %s %s %s\n", s.paint(faint, fmt.Sprintf("%2d", number)), s.paint(bold, q.name),
+		dns.TypeToString[q.qtype], s.paint(faint, "from "+q.from.String()))
 	right := q.answeredBy(got)
 	colour := green
 	if !right {
