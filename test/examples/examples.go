@@ -25,6 +25,8 @@ type Places struct {
 	Kubeconfigs map[string]string
 	// Local is the path of the kubeconfig for whatever uses the pod's own ServiceAccount.
 	Local string
+	// Targets are the addresses (HOST:PORT) that are probed instead of those in the Corefile, by the cluster's name.
+	Targets map[string]string
 	// Upstream is the address (HOST:PORT) of a DNS server for whatever is forwarded to /etc/resolv.conf.
 	Upstream string
 }
@@ -102,6 +104,8 @@ func (p Places) line(depth int, stanza string, words []string) ([]string, error)
 	switch {
 	case depth == 0 && block:
 		return listen(words)
+	case depth == 1 && words[0] == "bind":
+		return nil, nil // listen has said where
 	case depth == 1 && words[0] == "prometheus":
 		return []string{"prometheus {{.Metrics}}"}, nil
 	case depth == 1 && words[0] == "ready":
@@ -118,6 +122,8 @@ func (p Places) line(depth int, stanza string, words []string) ([]string, error)
 		}
 	case depth == 2 && stanza == "clusterset" && words[0] == "cluster" && len(words) > 1:
 		return p.kubeconfig(words, 2)
+	case depth == 2 && stanza == "clusterhealth" && words[0] == "probe":
+		return p.probe(words)
 	case depth == 2 && (words[0] == "serviceimports" || words[0] == "nodes"):
 		return p.kubeconfig(words, 1)
 	}
@@ -147,6 +153,25 @@ func (p Places) kubeconfig(words []string, at int) ([]string, error) {
 		return join(words), nil
 	}
 	return nil, fmt.Errorf("kubeconfig %q: want %sNAME.kubeconfig with one of the names %v", words[at], kubeconfigs, slices.Sorted(maps.Keys(p.Kubeconfigs)))
+}
+
+// probe fills in what is probed: the host of a URL, or HOST:PORT with the name of a service or without.
+func (p Places) probe(words []string) ([]string, error) {
+	if len(words) != 4 || p.Targets[words[1]] == "" {
+		return nil, fmt.Errorf("%q: want probe CLUSTER KIND TARGET of one of the clusters %v", words, slices.Sorted(maps.Keys(p.Targets)))
+	}
+	scheme, rest, isURL := strings.Cut(words[3], "://")
+	if !isURL {
+		scheme, rest = "", words[3]
+	} else {
+		scheme += "://"
+	}
+	at := strings.IndexByte(rest, '/')
+	if at < 0 {
+		at = len(rest)
+	}
+	words[3] = scheme + p.Targets[words[1]] + rest[at:]
+	return join(words), nil
 }
 
 func join(words []string) []string { return []string{strings.Join(words, " ")} }

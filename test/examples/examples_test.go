@@ -1,11 +1,13 @@
 package examples_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -49,62 +51,128 @@ func TestMain(m *testing.M) {
 
 // A query and its answer: the data of its records, sorted, or the name of the rcode, or NODATA.
 type query struct {
+	from  string // the client's address; "" is 127.0.0.1
 	name  string
 	qtype uint16
 	want  []string
 }
 
-// runs are what is asked of each example. An example may run several times, with something replaced.
-var runs = map[string][]struct {
+// run is one run of an example, with something replaced.
+type run struct {
 	replace []string // pairs of old and new text
-	queries []query
-}{
-	"three-clusters": {{queries: []query{
-		{"web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
-		{"db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.1.0.20", "10.1.0.21", "10.3.0.20"}},
+	// behind is the example of the server that this one forwards to, with behindReplace in it; "" for none.
+	behind        string
+	behindReplace []string
+	queries       []query
+	// check is what else is to be seen, after the queries.
+	check func(*testing.T, *server.Server)
+}
+
+// forwardedTo is what the examples that forward have in the place of another server.
+const forwardedTo = "10.96.0.53"
+
+// runs are what is asked of each example.
+var runs = map[string][]run{
+	"three-clusters": {{replace: []string{"10.3.0.0/16", "127.0.3.0/24"}, queries: []query{
+		{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"127.0.3.7", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.98.0.80"}},
+		{"", "db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.1.0.20", "10.1.0.21", "10.3.0.20"}},
 	}}},
 	"serviceimports": {{queries: []query{
-		{"cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
-		{"queue-0.west.queue.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.77"}},
-		{"web.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}}, // nobody imports it
+		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
+		{"", "queue-0.west.queue.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.77"}},
+		{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}}, // nobody imports it
 	}}},
 	"both-sources": {{queries: []query{
-		{"cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
-		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
+		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
 	}}},
 	"hub": {{queries: []query{
-		{"cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.8"}},
+		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.8"}},
 	}}},
 	"gateway-addresses": {{queries: []query{
-		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"192.0.2.10"}},
-		{"echo.shop.svc.clusterset.local.", dns.TypeAAAA, []string{"2001:db8::10"}},
-		{"db-0.north.db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.3.0.20"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"192.0.2.10"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeAAAA, []string{"2001:db8::10"}},
+		{"", "db-0.north.db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.3.0.20"}},
 	}}},
 	"load-balancers": {{queries: []query{
-		{"entry.shop.svc.clusterset.local.", dns.TypeA, []string{"198.51.100.80"}},
-		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"NODATA"}}, // has no load balancer
+		{"", "entry.shop.svc.clusterset.local.", dns.TypeA, []string{"198.51.100.80"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"NODATA"}}, // has no load balancer
 	}}},
 	"flat-pod-network": {{queries: []query{
-		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.11"}},
-		{"entry.shop.svc.clusterset.local.", dns.TypeA, []string{"NODATA"}}, // its pods listen on another port
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.11"}},
+		{"", "entry.shop.svc.clusterset.local.", dns.TypeA, []string{"NODATA"}}, // its pods listen on another port
 	}}},
+	"local-first": {{replace: []string{"10.8.0.0/16", "127.0.2.0/24"}, queries: []query{
+		{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"127.0.2.7", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.80"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}}, // nobody nearer has it
+	}}},
+	"weighted-canary": {{queries: []query{
+		{"", "missing.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}}, // now all is known
+	}, check: aTenthToWest}},
+	"zone-aware-headless": {{replace: []string{"nodes\n", "nodes\n        cidr 127.0.2.0/24 zone=eu-central-b\n"}, queries: []query{
+		{"127.0.2.7", "shards.shop.svc.clusterset.local.", dns.TypeA, []string{"10.1.0.62", "10.2.0.61"}},
+		{"", "shards.shop.svc.clusterset.local.", dns.TypeA, []string{"10.1.0.61", "10.1.0.62", "10.2.0.61"}}, // its zone is not known
+		{"127.0.2.7", "db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.1.0.20", "10.1.0.21"}},         // asks for no distribution
+	}}},
+	"active-passive": {
+		{queries: []query{{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"192.0.2.10"}}}},
+		{replace: []string{"clusterhealth {", "clusterhealth {\n        drain west"}, queries: []query{
+			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+		}},
+		{replace: []string{"clusterhealth {", "clusterhealth {\n        drain west east"}, queries: []query{
+			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"198.51.100.10"}},
+		}},
+	},
+	"probed-and-drained": {
+		{queries: []query{
+			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+			{"", "db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.1.0.20", "10.1.0.21"}}, // north has one too
+		}},
+		{replace: []string{"drain north", "drain east"}, queries: []query{
+			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.80"}},
+			{"", "db.shop.svc.clusterset.local.", dns.TypeA, []string{"10.3.0.20"}},
+		}},
+	},
+	// The node that the cache is on is in west, whatever the address of whoever asks the cache.
+	"node-local-cache": {{behind: "local-first", behindReplace: []string{"10.8.0.0/16", "127.0.0.1/32"}, queries: []query{
+		{"127.0.1.7", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.80"}},
+		{"127.0.2.7", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.80"}},
+		{"", "missing.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}},
+	}}},
+	"beside-forwarding": {{behind: "beside-forwarding-server", behindReplace: believing("127.0.0.1/32"), queries: []query{
+		{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"127.0.2.7", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.80"}},
+		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"", "example.org.", dns.TypeA, []string{"192.0.2.99"}},
+	}}},
+	"beside-forwarding-server": {{replace: believing("127.0.0.1/32"), queries: []query{
+		{"127.0.1.7", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"127.0.2.7", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.80"}},
+	}, check: onBehalfOfForwarders}},
 	"own-block": {
 		{queries: []query{
-			{"web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
-			{"web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
-			{"example.org.", dns.TypeA, []string{"192.0.2.99"}},
+			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+			{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+			{"", "example.org.", dns.TypeA, []string{"192.0.2.99"}},
 		}},
 		{replace: []string{"10.20.0.0/16", "127.0.0.0/8"}, queries: []query{
-			{"web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80", "10.97.0.80"}},
+			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80", "10.97.0.80"}},
 		}},
 	},
 	"kubeadm": {{queries: []query{
-		{"echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
-		{"web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
-		{"db-0.db.shop.svc.cluster.local.", dns.TypeA, []string{"10.1.0.20"}},
-		{"20.0.1.10.in-addr.arpa.", dns.TypePTR, []string{"db-0.db.shop.svc.cluster.local."}},
-		{"example.org.", dns.TypeA, []string{"192.0.2.99"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
+		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"", "db-0.db.shop.svc.cluster.local.", dns.TypeA, []string{"10.1.0.20"}},
+		{"", "20.0.1.10.in-addr.arpa.", dns.TypePTR, []string{"db-0.db.shop.svc.cluster.local."}},
+		{"", "example.org.", dns.TypeA, []string{"192.0.2.99"}},
 	}}},
+}
+
+// believing lets the server behind a forwarder believe the one at these addresses, and have its clients of west on loopback.
+func believing(forwarders string) []string {
+	return []string{"10.1.0.0/16 10.2.0.0/16", forwarders, "10.2.0.0/16 cluster=west", "127.0.2.0/24 cluster=west"}
 }
 
 func TestEveryExampleAnswersInAClusterSet(t *testing.T) {
@@ -117,26 +185,84 @@ func TestEveryExampleAnswersInAClusterSet(t *testing.T) {
 		if len(runs[name]) == 0 {
 			t.Errorf("Example %s: no queries here, so nothing shows that it works", name)
 		}
-		for _, run := range runs[name] {
-			t.Run(strings.Join(append([]string{name}, run.replace...), " "), func(t *testing.T) {
+		for i, r := range runs[name] {
+			t.Run(fmt.Sprintf("%s number %d", name, i+1), func(t *testing.T) {
 				t.Parallel()
-				text, err := examples.Read(name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				replaced := strings.NewReplacer(run.replace...).Replace(text)
-				if len(run.replace) > 0 && replaced == text {
-					t.Fatalf("Nothing to replace for %q", run.replace)
-				}
-				s := serve(t, replaced, places)
-				ready(t, s)
-				for _, q := range run.queries {
-					q.check(t, s)
-				}
+				r.test(t, name, places)
 			})
 		}
 	}
 	t.Run("snippets of the READMEs", func(t *testing.T) { testSnippets(t, places) })
+}
+
+func (r run) test(t *testing.T, name string, places examples.Places) {
+	t.Helper()
+	replace := r.replace
+	if r.behind != "" {
+		behind := serve(t, example(t, r.behind, r.behindReplace), places)
+		ready(t, behind)
+		replace = append(slices.Clone(replace), forwardedTo, behind.Addr())
+	}
+	s := serve(t, example(t, name, replace), places)
+	if r.behind == "" {
+		ready(t, s)
+	}
+	for _, q := range r.queries {
+		q.check(t, s)
+	}
+	if r.check != nil {
+		r.check(t, s)
+	}
+}
+
+// example returns an example with pairs of old and new text replaced, each of which must be there.
+func example(t *testing.T, name string, replace []string) string {
+	t.Helper()
+	text, err := examples.Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(text, replace[i]) {
+			t.Fatalf("Example %s: nothing to replace for %q", name, replace[i])
+		}
+	}
+	return strings.NewReplacer(replace...).Replace(text)
+}
+
+// aTenthToWest asks from a thousand addresses. By chance alone the number is more than six standard deviations of 9.5
+// away from 100 in one of a billion runs.
+func aTenthToWest(t *testing.T, s *server.Server) {
+	got := map[string]int{}
+	for i := range 1000 {
+		m, err := demo.Ask(t.Context(), s.Addr(), fmt.Sprintf("127.0.%d.%d", i/250, i%250+1), "web.shop.svc.clusterset.local.", dns.TypeA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[strings.Join(demo.Short(m), " ")]++
+	}
+	if east, west := got["10.96.0.80"], got["10.97.0.80"]; east+west != 1000 || west < 43 || west > 157 {
+		t.Errorf("Answers are %v, want about 900 of 10.96.0.80 and 100 of 10.97.0.80, one each", got)
+	}
+}
+
+// onBehalfOfForwarders asks with client subnets: one is believed, and one from another address is not.
+func onBehalfOfForwarders(t *testing.T, s *server.Server) {
+	for from, want := range map[string]string{"127.0.0.1": "10.97.0.80", "127.0.1.7": "10.96.0.80"} {
+		m := new(dns.Msg).SetQuestion("web.shop.svc.clusterset.local.", dns.TypeA)
+		m.SetEdns0(1232, false)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{
+			Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 32, Address: net.IPv4(127, 0, 2, 7),
+		}}
+		client := dns.Client{Timeout: timeout, Dialer: &net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}}
+		reply, _, err := client.ExchangeContext(t.Context(), m, s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := demo.Short(reply); !slices.Equal(got, []string{want}) {
+			t.Errorf("From %s for a client in west: got %q, want %s", from, got, want)
+		}
+	}
 }
 
 // testSnippets starts every Corefile that is printed in a README.
@@ -160,7 +286,7 @@ func testSnippets(t *testing.T, places examples.Places) {
 				t.Parallel()
 				s := serve(t, text, places)
 				for _, zone := range zones(text) {
-					query{"dns-version." + zone, dns.TypeTXT, []string{`"1.0.0"`}}.check(t, s)
+					query{"", "dns-version." + zone, dns.TypeTXT, []string{`"1.0.0"`}}.check(t, s)
 				}
 			})
 		}
@@ -221,7 +347,7 @@ func start(t *testing.T) examples.Places {
 			t.Fatal(err)
 		}
 	}
-	for file, c := range map[string]*clusters.Cluster{"imports-east": east, "exports-west": west, "imports-north": north} {
+	for file, c := range map[string]*clusters.Cluster{"exports-east": east, "imports-east": east, "exports-west": west, "imports-north": north} {
 		text, err := os.ReadFile(filepath.Join("testdata", file+".yaml"))
 		if err != nil {
 			t.Fatal(err)
@@ -231,11 +357,15 @@ func start(t *testing.T) examples.Places {
 		}
 	}
 	giveLoadBalancer(t, west, "entry", "198.51.100.80")
+	gateway := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(gateway.Close)
+	target := gateway.Listener.Addr().String()
 	return examples.Places{
 		Local: east.Kubeconfig(),
 		Kubeconfigs: map[string]string{
 			"east": east.Kubeconfig(), "west": west.Kubeconfig(), "north": north.Kubeconfig(), "hub": north.Kubeconfig(),
 		},
+		Targets:  map[string]string{"east": target, "west": target, "north": target},
 		Upstream: upstream(t),
 	}
 }
@@ -329,37 +459,21 @@ func (q query) check(t *testing.T, s *server.Server) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	for {
-		m, err := s.Query(ctx, q.name, q.qtype)
+		m, err := demo.Ask(ctx, s.Addr(), cmp.Or(q.from, "127.0.0.1"), q.name, q.qtype)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := short(m)
+		got := demo.Short(m)
 		if slices.Equal(got, q.want) {
 			return
 		}
 		select {
 		case <-ctx.Done():
-			t.Errorf("%s %s: got %q, want %q", q.name, dns.TypeToString[q.qtype], got, q.want)
+			t.Errorf("%s %s from %q: got %q, want %q", q.name, dns.TypeToString[q.qtype], q.from, got, q.want)
 			return
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// short returns an answer in the form of query.want.
-func short(m *dns.Msg) []string {
-	if m.Rcode != dns.RcodeSuccess {
-		return []string{dns.RcodeToString[m.Rcode]}
-	}
-	if len(m.Answer) == 0 {
-		return []string{"NODATA"}
-	}
-	var data []string
-	for _, rr := range m.Answer {
-		data = append(data, rr.String()[len(rr.Header().String()):])
-	}
-	slices.Sort(data)
-	return data
 }
 
 func TestEveryExampleSaysWhatItIsForAndWhatToChange(t *testing.T) {

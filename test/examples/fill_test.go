@@ -6,7 +6,8 @@ import (
 )
 
 func TestFill(t *testing.T) {
-	places := Places{Local: "/tmp/local", Kubeconfigs: map[string]string{"west": "/tmp/west"}, Upstream: "127.0.0.1:5300"}
+	places := Places{Local: "/tmp/local", Kubeconfigs: map[string]string{"west": "/tmp/west"}, Upstream: "127.0.0.1:5300",
+		Targets: map[string]string{"west": "127.0.0.1:8000"}}
 	for _, tc := range []struct {
 		name, corefile, want, wantError string
 	}{
@@ -33,6 +34,16 @@ func TestFill(t *testing.T) {
 			corefile: "# a comment {\n. {\n kubernetes cluster.local {\n }\n kubernetes example.org\n forward . /etc/resolv.conf\n}",
 			want: "# a comment {\n.:{{.DNS}} {\n    bind 127.0.0.1\n    kubernetes cluster.local {\n        kubeconfig /tmp/local\n    }\n" +
 				"    kubernetes example.org {\n        kubeconfig /tmp/local\n    }\n    forward . 127.0.0.1:5300\n}",
+		},
+		{
+			name:     "what is probed is on loopback, of the same kind and at the same path, and so is what is bound",
+			corefile: ". {\n bind 169.254.20.10\n clusterhealth {\n  probe west tcp a.example.org:1\n  probe west https https://b:2/c/d\n  probe west grpc e:3/f\n  drain west\n }\n}",
+			want: ".:{{.DNS}} {\n    bind 127.0.0.1\n    clusterhealth {\n        probe west tcp 127.0.0.1:8000\n" +
+				"        probe west https https://127.0.0.1:8000/c/d\n        probe west grpc 127.0.0.1:8000/f\n        drain west\n    }\n}",
+		},
+		{
+			name: "a probe of a cluster that nothing stands for is an error", wantError: "line 3: [\"probe\" \"south\" \"tcp\" \"a:1\"]: want",
+			corefile: ". {\n clusterhealth {\n probe south tcp a:1\n }\n}",
 		},
 		{name: "another port is an error", corefile: ".:1053 {\n}", wantError: "line 1: \".:1053\": only port 53 has a substitute"},
 		{
