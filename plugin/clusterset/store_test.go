@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"k8s.io/client-go/rest"
 
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
@@ -50,40 +51,62 @@ func newTestStore(t *testing.T) *store {
 	t.Helper()
 	s := newStore()
 	t.Cleanup(func() {
-		s.keep(func(*tenant) bool { return false })
-		s.holds(t, "at the end", 0, 0, 0)
+		s.worlds.Keep(func(*lease.Tenant) bool { return false })
+		s.holds(t, "at the end", 0, 0)
 	})
 	return s
 }
 
-// holds checks how many worlds, watchers and tenants a store has.
-func (s *store) holds(t *testing.T, when string, worlds, watchers, tenants int) {
+// holds checks how many worlds a store has, and how many watchers of what worlds wait for: each member has one more, and
+// the local one two, of what no name depends on.
+func (s *store) holds(t *testing.T, when string, worlds, watchers int) {
 	t.Helper()
-	if len(s.worlds) != worlds || len(s.watchers) != watchers || len(s.tenants) != tenants {
-		t.Errorf("%s there are %d worlds, %d watchers and %d tenants, want %d, %d and %d",
-			when, len(s.worlds), len(s.watchers), len(s.tenants), worlds, watchers, tenants)
+	gotWorlds, gotWatchers := 0, 0
+	for range s.worlds.Each {
+		gotWorlds++
+	}
+	for key := range s.watchers {
+		if key.kind == mcs.Exports || key.kind == mcs.Namespaces || key.kind == mcs.Imports {
+			gotWatchers++
+		}
+	}
+	if gotWorlds != worlds || gotWatchers != watchers || watchers == 0 && len(s.watchers) != 0 {
+		t.Errorf("%s there are %d worlds and %d watchers (%d of all kinds), want %d and %d",
+			when, gotWorlds, gotWatchers, len(s.watchers), worlds, watchers)
 	}
 }
 
-func (s *store) mustAcquire(t *testing.T, who *tenant, c *config) (*world, string) {
+func (s *store) acquire(who *lease.Tenant, c *config) (*leased, error) {
+	return s.worlds.Acquire(who, worldKey(c), func() (*leased, error) { return s.newWorld(c) })
+}
+
+func (s *store) mustAcquire(t *testing.T, who *lease.Tenant, c *config) (*world, string) {
 	t.Helper()
-	w, key, err := s.acquire(who, c)
+	l, err := s.acquire(who, c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w, key
+	return l.world, worldKey(c)
+}
+
+// put makes a store hold a world that nobody feeds.
+func (s *store) put(t *testing.T, key string, w *world) {
+	t.Helper()
+	if _, err := s.worlds.Acquire(&lease.Tenant{}, key, func() (*leased, error) { return &leased{world: w}, nil }); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestLeases(t *testing.T) {
 	s := newTestStore(t)
-	old, next := &tenant{}, &tenant{}
+	old, next := &lease.Tenant{}, &lease.Tenant{}
 	c := configOf(t, "east", "west")
 	began := time.Now()
 	w, key := s.mustAcquire(t, old, c)
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("It took %s, though no API server answers", took)
 	}
-	s.holds(t, "With one lease", 1, 3, 1) // the exports of two clusters and the namespaces of one
+	s.holds(t, "With one lease", 1, 3) // the exports of two clusters and the namespaces of one
 
 	// Another server block that says the same, and one that differs in what is no matter of the world.
 	same, _ := s.mustAcquire(t, old, configOf(t, "east", "west"))
@@ -93,7 +116,7 @@ func TestLeases(t *testing.T) {
 	if same != w || alike != w {
 		t.Error("Equal views do not share a world")
 	}
-	s.holds(t, "With three leases", 1, 3, 1)
+	s.holds(t, "With three leases", 1, 3)
 
 	// A view that differs shares the watchers.
 	remote := configOf(t, "east", "west")
@@ -102,7 +125,7 @@ func TestLeases(t *testing.T) {
 	if different == w {
 		t.Error("Views that differ share a world")
 	}
-	s.holds(t, "With another view", 2, 3, 1)
+	s.holds(t, "With another view", 2, 3)
 
 	// A reload: the new instance acquires before the old one releases.
 	reloaded, _ := s.mustAcquire(t, next, configOf(t, "east", "west"))
@@ -110,20 +133,20 @@ func TestLeases(t *testing.T) {
 		t.Error("A reload begins anew")
 	}
 	for range 3 {
-		s.release(old, key)
+		s.worlds.Release(old, key)
 	}
-	s.release(old, remoteKey)
-	s.holds(t, "After the reload", 1, 3, 1)
-	s.release(old, key) // what it does not hold
-	s.release(old, "nonsense")
-	s.holds(t, "After a release of nothing", 1, 3, 1)
+	s.worlds.Release(old, remoteKey)
+	s.holds(t, "After the reload", 1, 3)
+	s.worlds.Release(old, key) // what it does not hold
+	s.worlds.Release(old, "nonsense")
+	s.holds(t, "After a release of nothing", 1, 3)
 	select {
 	case <-w.stop:
 		t.Error("The world has ended while it is held")
 	default:
 	}
-	s.release(next, key)
-	s.holds(t, "After the last release", 0, 0, 0)
+	s.worlds.Release(next, key)
+	s.holds(t, "After the last release", 0, 0)
 	if w.snapshot.Load() == nil {
 		t.Error("The last snapshot is gone: queries may still come")
 	}
@@ -154,25 +177,25 @@ func TestAWorldFollowsItsConfiguration(t *testing.T) {
 			s := newTestStore(t)
 			one, other := base(), base()
 			tc.change(other)
-			a, _ := s.mustAcquire(t, &tenant{}, one)
-			b, _ := s.mustAcquire(t, &tenant{}, other)
+			a, _ := s.mustAcquire(t, &lease.Tenant{}, one)
+			b, _ := s.mustAcquire(t, &lease.Tenant{}, other)
 			if a == b {
 				t.Error("They share a world")
 			}
-			s.holds(t, "With both", 2, tc.watchers, 2)
+			s.holds(t, "With both", 2, tc.watchers)
 		})
 	}
 }
 
 func TestKeepDropsTheDead(t *testing.T) {
 	s := newTestStore(t)
-	living, dead := &tenant{}, &tenant{}
+	living, dead := &lease.Tenant{}, &lease.Tenant{}
 	w, _ := s.mustAcquire(t, living, configOf(t, "east"))
 	s.mustAcquire(t, dead, configOf(t, "east"))
 	s.mustAcquire(t, dead, configOf(t, "east", "west"))
-	s.holds(t, "Before", 2, 3, 2)
-	s.keep(func(x *tenant) bool { return x == living })
-	s.holds(t, "After", 1, 2, 1)
+	s.holds(t, "Before", 2, 3)
+	s.worlds.Keep(func(x *lease.Tenant) bool { return x == living })
+	s.holds(t, "After", 1, 2)
 	if again, _ := s.mustAcquire(t, living, configOf(t, "east")); again != w {
 		t.Error("The living one lost its world")
 	}
@@ -181,18 +204,18 @@ func TestKeepDropsTheDead(t *testing.T) {
 func TestFailingInstancesLeaveNothing(t *testing.T) {
 	s := newTestStore(t)
 	before := runtime.NumGoroutine()
-	living := &tenant{}
+	living := &lease.Tenant{}
 	_, key := s.mustAcquire(t, living, configOf(t, "east"))
 	for i := range 100 {
-		failed := &tenant{}
+		failed := &lease.Tenant{}
 		s.mustAcquire(t, failed, configOf(t, "east", "west"))
 		if i%2 == 0 { // a failed one is told nothing: the next one to start, or the old one, finds it
-			s.keep(func(x *tenant) bool { return x == living })
+			s.worlds.Keep(func(x *lease.Tenant) bool { return x == living })
 		}
 	}
-	s.keep(func(x *tenant) bool { return x == living })
-	s.holds(t, "After 100 failures", 1, 2, 1)
-	s.release(living, key)
+	s.worlds.Keep(func(x *lease.Tenant) bool { return x == living })
+	s.holds(t, "After 100 failures", 1, 2)
+	s.worlds.Release(living, key)
 	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("There were %d goroutines, now there are %d", before, runtime.NumGoroutine())
@@ -218,11 +241,11 @@ func TestAcquireThatFailsLeavesNothing(t *testing.T) {
 			s := newTestStore(t)
 			c := configOf(t, "east", "west")
 			tc.change(c)
-			_, _, err := s.acquire(&tenant{}, c)
+			_, err := s.acquire(&lease.Tenant{}, c)
 			if err == nil || !strings.Contains(err.Error(), tc.says) || !strings.Contains(err.Error(), "nonexistent") {
 				t.Errorf("The error is %v, want one that names %s and the file", err, tc.says)
 			}
-			s.holds(t, "After the failure", 0, 0, 0)
+			s.holds(t, "After the failure", 0, 0)
 		})
 	}
 }
@@ -256,7 +279,7 @@ func TestReady(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newStore()
 			for i, w := range tc.worlds {
-				s.worlds[fmt.Sprint(i)] = &shared[*leased]{value: &leased{world: w}}
+				s.put(t, fmt.Sprint(i), w)
 			}
 			if got := s.ready(s.started.Add(4900 * time.Millisecond)); got != tc.early {
 				t.Errorf("Early: %v, want %v", got, tc.early)
@@ -269,11 +292,11 @@ func TestReady(t *testing.T) {
 	}
 	t.Run("never again not ready, whatever a reload brings", func(t *testing.T) {
 		s := newStore()
-		s.worlds["a"] = &shared[*leased]{value: &leased{world: newTestWorld(shopScope, tell(all...))}}
+		s.put(t, "a", newTestWorld(shopScope, tell(all...)))
 		if !s.ready(s.started) {
 			t.Fatal("Not ready at first")
 		}
-		s.worlds["b"] = &shared[*leased]{value: &leased{world: newTestWorld(shopScope, tell())}}
+		s.put(t, "b", newTestWorld(shopScope, tell()))
 		if !s.ready(s.started) {
 			t.Error("Not ready after a reload")
 		}
@@ -281,7 +304,7 @@ func TestReady(t *testing.T) {
 	t.Run("a process whose plugin comes by a reload still waits for the local cluster", func(t *testing.T) {
 		s := newStore()
 		s.ready(s.started)
-		s.worlds["a"] = &shared[*leased]{value: &leased{world: newTestWorld(shopScope, tell())}}
+		s.put(t, "a", newTestWorld(shopScope, tell()))
 		if s.ready(s.started.Add(time.Hour)) {
 			t.Error("Ready without knowing anything")
 		}
@@ -348,8 +371,8 @@ func TestMetricsOfAWorld(t *testing.T) {
 }
 
 func TestMetricsOfASource(t *testing.T) {
-	process.mustAcquire(t, &tenant{}, configOf(t, "metrics-east", "metrics-west"))
-	defer process.keep(func(*tenant) bool { return false })
+	process.mustAcquire(t, &lease.Tenant{}, configOf(t, "metrics-east", "metrics-west"))
+	defer process.worlds.Keep(func(*lease.Tenant) bool { return false })
 	o := observer{}
 	o.Event("metrics-west", "services", "add", 3)
 	o.Reject("metrics-west", watch.BadPort)
@@ -390,7 +413,7 @@ func TestMetricsOfASource(t *testing.T) {
 			t.Errorf("promlint: %s: %s", p.Metric, p.Text)
 		}
 	}
-	process.keep(func(*tenant) bool { return false })
+	process.worlds.Keep(func(*lease.Tenant) bool { return false })
 	families, err = prometheus.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -408,7 +431,7 @@ func TestSetup(t *testing.T) {
 	if err := setup(c); err != nil {
 		t.Fatal(err)
 	}
-	process.holds(t, "After setup", 0, 0, 0)
+	process.holds(t, "After setup", 0, 0)
 	plugins := dnsserver.GetConfig(c).Plugin
 	if len(plugins) != 1 {
 		t.Fatalf("%d plugins were added", len(plugins))
@@ -416,13 +439,13 @@ func TestSetup(t *testing.T) {
 	if h, ok := plugins[0](nil).(*Clusterset); !ok || h.Name() != "clusterset" || h.local != "east" || h.Next != nil {
 		t.Errorf("The handler is %+v", h)
 	}
-	if first := tenantOf(c); first != tenantOf(c) {
+	if first := lease.TenantOf(c); first != lease.TenantOf(c) {
 		t.Error("One instance is two tenants")
 	}
-	if tenantOf(c) == tenantOf(caddy.NewTestController("dns", "")) {
+	if lease.TenantOf(c) == lease.TenantOf(caddy.NewTestController("dns", "")) {
 		t.Error("Two instances are one tenant")
 	}
-	if alive(tenantOf(c)) {
+	if lease.Alive(lease.TenantOf(c)) {
 		t.Error("An instance that never started is alive")
 	}
 	err := setup(caddy.NewTestController("dns", "clusterset {\n ttl x\n}"))
