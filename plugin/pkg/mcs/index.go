@@ -138,8 +138,14 @@ func (x *Index) ApplyImport(key ServiceKey, shard *ImportShard) {
 	x.touch(key)
 }
 
-// ApplyNamespace says whether a namespace exists in the local cluster.
+// ApplyNamespace says whether a namespace exists in the local cluster. Without a local cluster it means nothing.
 func (x *Index) ApplyNamespace(name string, exists bool) {
+	if x.scope.Local != "" {
+		x.setNamespace(name, exists)
+	}
+}
+
+func (x *Index) setNamespace(name string, exists bool) {
 	if _, known := x.next.namespaces.get(name); known == exists {
 		return
 	}
@@ -337,7 +343,7 @@ func (x *Index) forget(key ServiceKey) {
 // countNamespace lets the exporters' namespaces exist where no local cluster says which do.
 func (x *Index) countNamespace(name string, exists bool) {
 	if x.scope.Local == "" {
-		x.ApplyNamespace(name, exists)
+		x.setNamespace(name, exists)
 	}
 }
 

@@ -42,6 +42,9 @@ type exportFeed struct {
 	// following is true once Services and EndpointSlices are watched: an export that appears from then on must be fetched.
 	following bool
 	listed    struct{ exports, services, slices bool }
+	// mute is true from when the source was found to hold nothing until it has been listed again: what is told then must
+	// not be half of it.
+	mute bool
 	// fresh are endpoints that have never been ready, by slice and identity, and since when they are known.
 	fresh map[mcs.ServiceKey]map[string]time.Time
 	// fetching are the fetches under way, by the service they are for.
@@ -163,6 +166,8 @@ func (f *exportFeed) clear() {
 		f.drop(key)
 	}
 	f.goLive()
+	f.mute = true
+	f.listed.exports, f.listed.services, f.listed.slices = false, false, false
 }
 
 // goLive tells everything for the first time. Before, nothing is told: stale beats partial.
@@ -180,7 +185,7 @@ func (f *exportFeed) goLive() {
 
 // tell builds the shard of a service and passes it on if it is news.
 func (f *exportFeed) tell(key mcs.ServiceKey, h *held, changed time.Time) {
-	if !f.isLive.Load() || h.fetch != nil {
+	if !f.isLive.Load() || f.mute || h.fetch != nil {
 		return
 	}
 	shard := &mcs.Shard{Export: h.export, Service: h.service.fact}
@@ -235,9 +240,16 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 
 // listedAll is called after each full list; the first time that all three are there, the feed goes live.
 func (f *exportFeed) listedAll() {
-	if f.listed.exports && f.listed.services && f.listed.slices {
-		f.goLive()
+	if !f.listed.exports || !f.listed.services || !f.listed.slices {
+		return
 	}
+	if f.mute {
+		f.mute = false
+		for key, h := range f.held {
+			f.tell(key, h, time.Time{})
+		}
+	}
+	f.goLive()
 }
 
 func (f *exportFeed) begin(mark *uint64) {

@@ -468,6 +468,20 @@ func TestExportFeed(t *testing.T) {
 			m.del(theExports, a)
 			m.listAll(theExports)
 		}},
+		{"the CRDs come back: nothing is told before all three lists are there again", func(m *model) {
+			m.set(theExports, export("shop", "a"))
+			m.set(theServices, service("shop", "a", "10.0.0.1"))
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			m.feed.clear()
+			m.listAll(theExports)
+			m.fetch()
+			m.sees("after the exports", nothing, nothing)
+			m.listAll(theServices)
+			m.sees("after the services", nothing, nothing)
+			m.listAll(theSlices)
+			m.fetch()
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -577,7 +591,9 @@ func playAtRandom(t *testing.T, data []byte) {
 				m.restore(rv, saved)
 			case what == 254:
 				m.feed.clear()
-				m.at[theExports] = -1 // its CRDs were gone: everything is listed again
+				for k := range kinds {
+					m.at[k] = -1 // its CRDs were gone: everything is listed again
+				}
 			default:
 				m.settle()
 				m.check()
