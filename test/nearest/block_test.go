@@ -41,8 +41,8 @@ func TestOtherPluginsInTheSameBlock(t *testing.T) {
 		}
 	})
 	t.Run("meanwhile the cache does its work below", func(t *testing.T) {
-		expect(t, s, "DNS", east.at(0), "below.test.", typeA, "east")
-		expect(t, s, "DNS", west.at(0), "below.test.", typeA, "east")
+		expect(t, s, east.at(0), "below.test.", "east")
+		expect(t, s, west.at(0), "below.test.", "east")
 		within(t, limit, "a hit", shows(t, s, 1, "coredns_cache_hits_total", "type", "success"))
 	})
 	t.Run("and so does loadbalance", func(t *testing.T) {

@@ -158,7 +158,7 @@ func (o *offer) slices() []*discoveryv1.EndpointSlice {
 	families := map[bool]*discoveryv1.EndpointSlice{}
 	var out []*discoveryv1.EndpointSlice
 	for i, e := range o.endpoints {
-		for _, address := range strings.Fields(e.addresses) {
+		for address := range strings.FieldsSeq(e.addresses) {
 			is4 := netip.MustParseAddr(address).Is4()
 			of, kind := families[is4], discoveryv1.AddressTypeIPv6
 			if is4 {
