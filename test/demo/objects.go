@@ -115,7 +115,7 @@ func setReady(ctx context.Context, c *clusters.Cluster, namespace, name string, 
 	}
 	pod, err := client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("Pod %s/%s in cluster %s: %w", namespace, name, c.Name(), err)
+		return fmt.Errorf("get Pod %s/%s in cluster %s: %w", namespace, name, c.Name(), err)
 	}
 	for i := range pod.Status.Conditions {
 		if pod.Status.Conditions[i].Type == corev1.PodReady {

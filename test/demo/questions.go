@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -106,12 +107,16 @@ const queryTimeout = 5 * time.Second
 
 // Ask asks a server (HOST:PORT) over UDP for the records of a name, from the given loopback address.
 func Ask(ctx context.Context, server, from, name string, qtype uint16) (*dns.Msg, error) {
+	client, err := netip.ParseAddr(from)
+	if err != nil {
+		return nil, err
+	}
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
 	m.RecursionDesired = false
-	client := dns.Client{Timeout: queryTimeout, Dialer: &net.Dialer{
-		Timeout: queryTimeout, LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)},
+	exchange := dns.Client{Timeout: queryTimeout, Dialer: &net.Dialer{
+		Timeout: queryTimeout, LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(client, 0)),
 	}}
-	answer, _, err := client.ExchangeContext(ctx, m, server)
+	answer, _, err := exchange.ExchangeContext(ctx, m, server)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s from %s for %s %s: %w", server, from, name, dns.TypeToString[qtype], err)
 	}

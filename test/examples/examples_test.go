@@ -233,6 +233,7 @@ func example(t *testing.T, name string, replace []string) string {
 // aTenthToWest asks from a thousand addresses. By chance alone the number is more than six standard deviations of 9.5
 // away from 100 in one of a billion runs.
 func aTenthToWest(t *testing.T, s *server.Server) {
+	t.Helper()
 	got := map[string]int{}
 	for i := range 1000 {
 		m, err := demo.Ask(t.Context(), s.Addr(), fmt.Sprintf("127.0.%d.%d", i/250, i%250+1), "web.shop.svc.clusterset.local.", dns.TypeA)
@@ -248,6 +249,7 @@ func aTenthToWest(t *testing.T, s *server.Server) {
 
 // onBehalfOfForwarders asks with client subnets: one is believed, and one from another address is not.
 func onBehalfOfForwarders(t *testing.T, s *server.Server) {
+	t.Helper()
 	for from, want := range map[string]string{"127.0.0.1": "10.97.0.80", "127.0.1.7": "10.96.0.80"} {
 		m := new(dns.Msg).SetQuestion("web.shop.svc.clusterset.local.", dns.TypeA)
 		m.SetEdns0(1232, false)

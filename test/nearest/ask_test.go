@@ -123,12 +123,12 @@ func (c *client) gets(name string, qtype uint16, want string) func() error {
 	}
 }
 
-// expect checks once what a client at an address is answered.
-func expect(t *testing.T, s *server.Server, port string, from netip.Addr, name string, qtype uint16, want string) {
+// expect checks once which cluster's IPv4 addresses a client at an address is answered.
+func expect(t *testing.T, s *server.Server, from netip.Addr, name, want string) {
 	t.Helper()
-	c := dial(t, s, port, from)
+	c := dial(t, s, "DNS", from)
 	defer c.close()
-	if err := c.gets(name, qtype, want)(); err != nil {
+	if err := c.gets(name, typeA, want)(); err != nil {
 		t.Errorf("%s: %v", from, err)
 	}
 }

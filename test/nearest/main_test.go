@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,6 +167,7 @@ func stopped(t *testing.T, s *server.Server) {
 	if t.Failed() {
 		const most = 60
 		lines := strings.Split(strings.TrimSpace(s.Log()), "\n")
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "Plugins not ready") })
 		t.Logf("the log of the server ends with:\n%s", strings.Join(lines[max(0, len(lines)-most):], "\n"))
 	}
 }

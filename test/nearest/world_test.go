@@ -158,7 +158,7 @@ func (o *offer) slices() []*discoveryv1.EndpointSlice {
 	families := map[bool]*discoveryv1.EndpointSlice{}
 	var out []*discoveryv1.EndpointSlice
 	for i, e := range o.endpoints {
-		for _, address := range strings.Fields(e.addresses) {
+		for address := range strings.FieldsSeq(e.addresses) {
 			is4 := netip.MustParseAddr(address).Is4()
 			of, kind := families[is4], discoveryv1.AddressTypeIPv6
 			if is4 {
@@ -200,6 +200,37 @@ func (o *offer) setReady(t *testing.T, n int) {
 		must(t, o.in.UpdateSlice(t.Context(), slice))
 	}
 }
+
+// settleExports waits until a server has seen every ServiceExport that was written to the clusters so far.
+func settleExports(t *testing.T, s *server.Server, in ...cluster) {
+	t.Helper()
+	for _, c := range in {
+		of := "export-marker-" + c.Name()
+		want := c.Name()
+		switch exported, known := exportMarkers[of]; {
+		case !known:
+			c.offers(t, service{name: of, headless: true, endpoints: pods(1, "10.201.0.0")})
+		case exported:
+			must(t, c.Unexport(t.Context(), namespace, of))
+			want = ""
+		default:
+			must(t, c.Export(t.Context(), namespace, of))
+		}
+		exportMarkers[of] = want != ""
+		one := dial(t, s, "DNS", east.at(0))
+		within(t, limit, "what was exported in "+c.Name()+" is seen", func() error {
+			r, err := one.ask(name(of), typeA)
+			if err == nil && r.from() != want {
+				err = fmt.Errorf("%v", r.addrs)
+			}
+			return err
+		})
+		one.close()
+	}
+}
+
+// exportMarkers are services that tell when a server has seen all ServiceExports; whether they are exported now.
+var exportMarkers = map[string]bool{}
 
 // marker is a service that tells when a server has seen all EndpointSlices that were written before it.
 type marker struct {

@@ -1,0 +1,130 @@
+package nearest
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// propertyCRD is a CRD for ClusterProperty objects (KEP-2149) that serves one version.
+const propertyCRD = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: clusterproperties.about.k8s.io
+  annotations:
+    api-approved.kubernetes.io: unapproved, for tests
+spec:
+  group: about.k8s.io
+  scope: Cluster
+  names: {kind: ClusterProperty, listKind: ClusterPropertyList, plural: clusterproperties, singular: clusterproperty}
+  versions:
+    - name: %s
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            spec:
+              type: object
+              properties:
+                value: {type: string}
+`
+
+const drainProperty = `apiVersion: about.k8s.io/%s
+kind: ClusterProperty
+metadata:
+  name: drain.clusterset-dns.io
+spec:
+  value: "%t"
+`
+
+// drainedWithin is how soon a member that drains itself must have left everybody else's answers.
+const drainedWithin = time.Second
+
+func TestDrain(t *testing.T) {
+	const of, times = "drains", 10
+	for i, c := range []cluster{east, west, north} {
+		c.offers(t, service{name: of, sticky: true, endpoints: pods(2, fmt.Sprintf("10.%d.70.1", i+1))})
+	}
+	drains := []struct {
+		version string
+		in      cluster
+		others  []string
+	}{
+		{"v1beta1", north, []string{"east", "west"}},
+		{"v1alpha1", west, []string{"east"}},
+	}
+	set := func(t *testing.T, in cluster, version string, drained bool) {
+		t.Helper()
+		must(t, in.Apply(t.Context(), fmt.Appendf(nil, drainProperty, version, drained)))
+	}
+	for _, d := range drains {
+		must(t, d.in.Apply(t.Context(), fmt.Appendf(nil, propertyCRD, d.version)))
+		within(t, limit, "the CRD is served", func() error {
+			return d.in.Apply(t.Context(), fmt.Appendf(nil, drainProperty, d.version, false))
+		})
+	}
+	corefile := func(more ...string) string {
+		return block("DNS", append([]string{locality(), clusterset(three())}, more...)...)
+	}
+	s := run(t, corefile())
+	for _, d := range drains {
+		t.Run("a member drains itself by a ClusterProperty of "+d.version, func(t *testing.T) {
+			one := dial(t, s, "DNS", d.in.at(0))
+			defer one.close()
+			within(t, limit, "at the beginning it answers", one.gets(name(of), typeA, d.in.Name()))
+			var left, back []time.Duration
+			for range times {
+				set(t, d.in, d.version, true)
+				left = append(left, within(t, limit, "it leaves", func() error {
+					r, err := one.ask(name(of), typeA)
+					if err == nil && !slices.Contains(d.others, r.from()) {
+						err = fmt.Errorf("answered by %q", r.from())
+					}
+					return err
+				}))
+				counts := sample(t, s, "DNS", name(of), everybody(300))
+				if counts[d.in.Name()] != 0 {
+					t.Errorf("%d of 300 clients are told a drained member", counts[d.in.Name()])
+				}
+				set(t, d.in, d.version, false)
+				back = append(back, within(t, limit, "it is back", one.gets(name(of), typeA, d.in.Name())))
+			}
+			slices.Sort(left)
+			slices.Sort(back)
+			t.Logf("leaves after %.1f ms (median), %.1f ms at most; is back after %.1f ms, %.1f ms at most",
+				ms(left[times/2]), ms(left[times-1]), ms(back[times/2]), ms(back[times-1]))
+			if left[times-1] > drainedWithin {
+				t.Errorf("it left after %s, want %s", left[times-1], drainedWithin)
+			}
+		})
+	}
+	t.Run("the operator drains a member in the Corefile", func(t *testing.T) {
+		must(t, s.Reload(t.Context(), corefile("clusterhealth {\ndrain north\n}")))
+		counts := sample(t, s, "DNS", name(of), everybody(300))
+		if counts["north"] != 0 {
+			t.Errorf("%d of 300 clients are told a drained member", counts["north"])
+		}
+		must(t, s.Reload(t.Context(), corefile()))
+		expect(t, s, north.at(0), name(of), "north")
+	})
+	t.Run("when all drain themselves everybody answers", func(t *testing.T) {
+		for _, d := range drains {
+			set(t, d.in, d.version, true)
+		}
+		must(t, s.Reload(t.Context(), corefile("clusterhealth {\ndrain east\n}")))
+		counts := sample(t, s, "DNS", name(of), everybody(300))
+		t.Log(percent(counts))
+		if len(counts) != 3 {
+			t.Errorf("answered by %v, want all three", counts)
+		}
+		for _, d := range drains {
+			set(t, d.in, d.version, false)
+		}
+		one := dial(t, s, "DNS", north.at(0))
+		defer one.close()
+		within(t, limit, "north is back", one.gets(name(of), typeA, "north"))
+	})
+}
