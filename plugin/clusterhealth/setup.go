@@ -23,6 +23,7 @@ type localer interface {
 // setup parses the stanza. It acquires nothing: a Corefile may yet fail, and its instance is then discarded without a
 // word. What OnStartup acquires, OnShutdown releases; what a failed successor acquired, OnRestartFailed drops.
 func setup(c *caddy.Controller) error {
+	lease.Announce(c, pluginName)
 	config, err := parse(c)
 	if err != nil {
 		return plugin.Error(pluginName, err)

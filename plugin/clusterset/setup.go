@@ -10,6 +10,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
@@ -39,7 +40,7 @@ func setup(c *caddy.Controller) error {
 	process.worlds.Hold(c, worldKey(config), begin, func(l *leased) error {
 		handler.world = l.world
 		handler.listen = listenAddresses(dnsserver.GetConfig(c).ListenHosts)
-		return handler.findNeighbours(dnsserver.GetConfig(c))
+		return handler.findNeighbours(dnsserver.GetConfig(c), func(name string) bool { return lease.Announced(c, name) })
 	})
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		handler.Next = next

@@ -27,24 +27,31 @@ type healther interface {
 	Health() *health.Snapshot
 }
 
-// findNeighbours finds the other plugins of the server block. One that stands in another block only is a mistake that
-// would go unnoticed, so it is an error.
-func (c *Clusterset) findNeighbours(block *dnsserver.Config) error {
-	if h := block.Handler("locality"); h != nil {
-		l, ok := h.(locator)
-		if !ok {
+// findNeighbours finds the other plugins of the server block. One that stands in another block only would have no effect
+// and nobody would notice, so it is an error. stands tells whether a plugin stands in any block.
+func (c *Clusterset) findNeighbours(block *dnsserver.Config, stands func(string) bool) error {
+	var ok bool
+	switch h := block.Handler("locality"); {
+	case h == nil && stands("locality"):
+		return elsewhere("locality")
+	case h != nil:
+		if c.locator, ok = h.(locator); !ok {
 			return plugin.Error(pluginName, fmt.Errorf("the plugin locality of this server is %T, which cannot locate clients", h))
 		}
-		c.locator = l
 	}
-	if h := block.Handler("clusterhealth"); h != nil {
-		p, ok := h.(healther)
-		if !ok {
+	switch h := block.Handler("clusterhealth"); {
+	case h == nil && stands("clusterhealth"):
+		return elsewhere("clusterhealth")
+	case h != nil:
+		if c.healther, ok = h.(healther); !ok {
 			return plugin.Error(pluginName, fmt.Errorf("the plugin clusterhealth of this server is %T, which knows no health", h))
 		}
-		c.healther = p
 	}
 	return nil
+}
+
+func elsewhere(name string) error {
+	return plugin.Error(pluginName, fmt.Errorf("the plugin %s stands in another server block only and would have no effect here: write it in every block with clusterset, or in none", name))
 }
 
 // Local returns the cluster this server runs in, "" when the Corefile names none. The *clusterhealth* plugin asks, since

@@ -24,6 +24,7 @@ func init() {
 // setup parses the stanza. It acquires nothing: a Corefile may yet fail, and its instance is then discarded without a
 // word.
 func setup(c *caddy.Controller) error {
+	lease.Announce(c, pluginName)
 	config, err := parse(c)
 	if err != nil {
 		return plugin.Error(pluginName, err)

@@ -38,6 +38,16 @@ func Alive(t *Tenant) bool {
 	})
 }
 
+// announcedKey is where the storage of an instance keeps that a plugin stands in some server block.
+type announcedKey string
+
+// Announce says, in setup, that a plugin stands in a server block of this instance.
+func Announce(c *caddy.Controller, plugin string) { c.Set(announcedKey(plugin), true) }
+
+// Announced reports, on start, whether a plugin stands in any server block of this instance. A server block itself sees
+// only its own plugins.
+func Announced(c *caddy.Controller, plugin string) bool { return c.Get(announcedKey(plugin)) != nil }
+
 // Pool holds values that tenants share by key: one is made with the first lease on it and ends with the last. Make one
 // with NewPool. Its methods may be called from several goroutines, but not from the functions that it calls.
 type Pool[V any] struct {
