@@ -628,6 +628,7 @@ func BenchmarkServeDNS(b *testing.B) {
 		{"SRV, 1 port", handlerOf(wide), "_http._tcp.web.shop.svc.clusterset.local.", dns.TypeSRV, 1},
 		{"SRV, headless 5", handlerOf(wide), "_http._tcp.db.shop.svc.clusterset.local.", dns.TypeSRV, 5},
 		{"NXDOMAIN", handlerOf(wide), "none.shop.svc.clusterset.local.", dns.TypeA, 0},
+		{"headless 64, A over UDP", handlerOf(bigWorld(64)), "db.data.svc.clusterset.local.", dns.TypeA, 30},
 		{"headless 5000, A over UDP", handlerOf(bigWorld(5000)), "db.data.svc.clusterset.local.", dns.TypeA, 30},
 		{"headless 5000, SRV over UDP", handlerOf(bigWorld(5000)), "_http._tcp.db.data.svc.clusterset.local.", dns.TypeSRV, 8},
 	} {
