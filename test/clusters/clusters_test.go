@@ -305,12 +305,12 @@ func TestServerMayOnlyRead(t *testing.T) {
 			allowed[verb+" "+resource] = true
 		}
 	}
-	for _, access := range []string{"list namespaces", "watch namespaces", "list nodes"} {
-		allowed[access] = true
+	for _, resource := range []string{"namespaces", "nodes", "servicecidrs.networking.k8s.io", "clusterproperties.about.k8s.io"} {
+		allowed["list "+resource], allowed["watch "+resource] = true, true
 	}
 	resources := []string{
 		"services", "endpointslices.discovery.k8s.io", "serviceexports.multicluster.x-k8s.io", "serviceimports.multicluster.x-k8s.io",
-		"namespaces", "nodes", "secrets", "configmaps", "pods", "serviceaccounts", "clusterroles.rbac.authorization.k8s.io",
+		"namespaces", "nodes", "servicecidrs.networking.k8s.io", "clusterproperties.about.k8s.io", "secrets", "configmaps", "pods", "serviceaccounts", "clusterroles.rbac.authorization.k8s.io",
 		"customresourcedefinitions.apiextensions.k8s.io",
 	}
 	verbs := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
