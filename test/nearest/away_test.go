@@ -98,6 +98,8 @@ func TestMembersThatFail(t *testing.T) {
 			plugins = append(plugins, byDefault.stanza("west tcp "+good.address, row.in.Name()+" tcp "+paths[i].address))
 		case "http":
 			plugins = append(plugins, byDefault.stanza("west tcp "+good.address, row.in.Name()+" http http://"+paths[i].address+"/"))
+		default:
+			plugins = append(plugins, byDefault.stanza("west tcp "+good.address)) // the plugin stands in all blocks or in none
 		}
 		port := row.id
 		if i == 0 {
