@@ -226,9 +226,6 @@ const (
 	NoAddress UnusableReason = "no_address"
 )
 
-// UnusableReasons returns every reason.
-func UnusableReasons() []UnusableReason { return []UnusableReason{Overlap, PortMismatch, NoAddress} }
-
 // Clean reports whether there is nothing to say.
 func (r Report) Clean() bool {
 	return r.Conflicts == 0 && len(r.NoService) == 0 && len(r.InvalidType) == 0 && len(r.Unusable) == 0
