@@ -34,6 +34,9 @@ type Sink interface {
 	ApplyServiceRanges(ranges []netip.Prefix)
 	// SetDrained says whether a cluster asks not to be used by the ClusterProperty drain.clusterset-dns.io.
 	SetDrained(id topology.ClusterID, drained bool)
+	// SetClusterID says which id a cluster gives itself by the ClusterProperty cluster.clusterset.k8s.io (KEP-2149), "" when
+	// it does not say.
+	SetClusterID(id topology.ClusterID, claimed string)
 	// SetSynced says that everything the source knows has been told.
 	SetSynced(source mcs.Source)
 }
@@ -46,6 +49,9 @@ type Observer interface {
 	Reject(name string, reason Rejection)
 	// Problem is called when the reason why a resource cannot be read changes; NoProblem means that it can be again.
 	Problem(name, resource string, p Problem, err error)
+	// Renewed is called when credentials have changed where they come from: with nil when the new ones are used from now
+	// on, else with why they are not, once per change. insecure tells that the server's certificate is not verified.
+	Renewed(name string, insecure bool, err error)
 	// State is called when the state of a watcher changes.
 	State(name string, kind mcs.SourceKind, s State)
 }
@@ -118,6 +124,10 @@ type Status struct {
 	State State
 	// LastProof is the time of the last proof of life, the zero time before the first.
 	LastProof time.Time
+	// CredentialExpiry is when the first of the credentials in use ends, the zero time when that is not known or never.
+	CredentialExpiry time.Time
+	// Insecure tells that the server's certificate is not verified.
+	Insecure bool
 	// Services and Endpoints are how many are held.
 	Services, Endpoints int
 }
@@ -130,10 +140,15 @@ type Watcher struct {
 	problems problems
 	// restart asks the current round to end; see follow.
 	restart chan struct{}
-	http    *http.Client
-	ctx     func() context.Context
-	cancel  context.CancelFunc
-	done    sync.WaitGroup
+	// renew asks for a new round at once, over new credentials; see moved. hurry is true while one is due, and only run
+	// uses it.
+	renew  chan struct{}
+	hurry  bool
+	access *access
+	http   *http.Client
+	ctx    func() context.Context
+	cancel context.CancelFunc
+	done   sync.WaitGroup
 	// told is the state last told to the observer; only run uses it.
 	told    State
 	toldAny bool
@@ -165,7 +180,7 @@ func (l *life) since() time.Duration { return time.Since(time.Unix(0, l.last.Loa
 // Start begins to watch. It returns at once, whatever the state of the API server; the error is about the connection's
 // configuration only.
 func Start(spec Spec) (*Watcher, error) {
-	w := &Watcher{spec: spec, restart: make(chan struct{}, 1)}
+	w := &Watcher{spec: spec, restart: make(chan struct{}, 1), renew: make(chan struct{}, 1), access: spec.Connection.access}
 	clients, err := spec.Connection.clients()
 	if err != nil {
 		return nil, err
@@ -187,6 +202,7 @@ func Start(spec Spec) (*Watcher, error) {
 	}
 	ctx, cancel := context.WithCancel(quiet(context.Background()))
 	w.ctx, w.cancel = func() context.Context { return ctx }, cancel
+	w.access.join(w)
 	w.done.Go(func() { w.run(ctx) })
 	return w, nil
 }
@@ -195,6 +211,7 @@ func Start(spec Spec) (*Watcher, error) {
 func (w *Watcher) Close() {
 	w.cancel()
 	w.done.Wait()
+	w.access.leave(w)
 	utilnet.CloseIdleConnectionsFor(w.http.Transport)
 }
 
@@ -207,7 +224,7 @@ func (w *Watcher) Unsubscribe(s Sink) { w.feed.unsubscribe(s) }
 
 // Status returns the current state. It takes no lock that an event needs.
 func (w *Watcher) Status() Status {
-	st := Status{State: w.state()}
+	st := Status{State: w.state(), CredentialExpiry: w.access.expiry(), Insecure: w.access.current.Load().isInsecure()}
 	if last := w.life.last.Load(); last != 0 {
 		st.LastProof = time.Unix(0, last)
 	}
