@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +21,6 @@ import (
 // exportFeed reads what a member exports: its ServiceExports, and of Services and EndpointSlices only those that are
 // exported. Nothing at all is kept of the others, so a new export has to be fetched; that is done at once.
 type exportFeed struct {
-	w       *Watcher
 	clients clients
 	convert converter
 	group   mcsGroup
@@ -32,19 +30,17 @@ type exportFeed struct {
 	// slicesReached is the resourceVersion up to which the watch of EndpointSlices has told everything.
 	slicesReached       atomic.Uint64
 	services, endpoints atomic.Int64
-	isLive              atomic.Bool
 
-	mu    sync.Mutex // guards what follows; held while sinks are called, never while waiting for the API server
-	sinks []Sink
-	held  map[mcs.ServiceKey]*held
+	audience // its lock guards what follows
+	held     map[mcs.ServiceKey]*held
 	// owner tells to which service a held EndpointSlice (namespace, name) belongs.
 	owner map[mcs.ServiceKey]mcs.ServiceKey
 	// following is true once Services and EndpointSlices are watched: an export that appears from then on must be fetched.
 	following bool
 	listed    struct{ exports, services, slices bool }
-	// mute is true from when the source was found to hold nothing until it has been listed again: what is told then must
-	// not be half of it.
-	mute bool
+	// partial is true until everything has been listed: at first, and again after the source was found to hold nothing.
+	// Nothing new is told then, since it would be half of it.
+	partial bool
 	// fresh are endpoints that have never been ready, by slice and identity, and since when they are known.
 	fresh map[mcs.ServiceKey]map[string]time.Time
 	// fetching are the fetches under way, by the service they are for.
@@ -89,8 +85,8 @@ type fetch struct {
 }
 
 func newExportFeed(w *Watcher, c clients) *exportFeed {
-	return &exportFeed{
-		w: w, clients: c,
+	f := &exportFeed{
+		audience: audience{w: w}, clients: c, partial: true,
 		convert:  converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
 		group:    mcsGroup{clients: c, plural: "serviceexports"},
 		requests: make(chan struct{}, 8),
@@ -99,6 +95,9 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
 		fresh:    map[mcs.ServiceKey]map[string]time.Time{},
 	}
+	f.recall = f.remember
+	f.retell = f.retellTo
+	return f
 }
 
 func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
@@ -132,31 +131,28 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 
 func (f *exportFeed) ask(ctx context.Context) error { return f.group.ask(ctx) }
 
-func (f *exportFeed) synced() bool { return f.isLive.Load() }
-
 func (f *exportFeed) size() (services, endpoints int) {
 	return int(f.services.Load()), int(f.endpoints.Load())
 }
 
-func (f *exportFeed) subscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = append(f.sinks, s)
-	if !f.isLive.Load() {
-		return
-	}
+func (f *exportFeed) retellTo(s Sink) {
 	for key, h := range f.held {
 		if h.shard != nil {
 			s.ApplyShard(f.w.spec.Cluster, key, h.shard, time.Time{})
 		}
 	}
-	s.SetSynced(f.w.source())
 }
 
-func (f *exportFeed) unsubscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
+func (f *exportFeed) remember(facts mcs.Facts) {
+	for key, shard := range facts.Shards {
+		h := &held{export: shard.Export, service: fetched[*mcs.ServiceSpec]{fact: shard.Service}, shard: shard}
+		for _, s := range shard.Slices {
+			h.slices = append(h.slices, fetched[*mcs.Slice]{fact: s})
+			f.owner[mcs.ServiceKey{Namespace: key.Namespace, Name: s.Name}] = key
+		}
+		f.held[key] = h
+		f.count(shard, 1)
+	}
 }
 
 func (f *exportFeed) clear() {
@@ -166,26 +162,13 @@ func (f *exportFeed) clear() {
 		f.drop(key)
 	}
 	f.goLive()
-	f.mute = true
+	f.partial = true
 	f.listed.exports, f.listed.services, f.listed.slices = false, false, false
-}
-
-// goLive tells everything for the first time. Before, nothing is told: stale beats partial.
-func (f *exportFeed) goLive() {
-	if f.isLive.Swap(true) {
-		return
-	}
-	for key, h := range f.held {
-		f.tell(key, h, time.Time{})
-	}
-	for _, s := range f.sinks {
-		s.SetSynced(f.w.source())
-	}
 }
 
 // tell builds the shard of a service and passes it on if it is news.
 func (f *exportFeed) tell(key mcs.ServiceKey, h *held, changed time.Time) {
-	if !f.isLive.Load() || f.mute || h.fetch != nil {
+	if f.partial || h.fetch != nil {
 		return
 	}
 	shard := &mcs.Shard{Export: h.export, Service: h.service.fact}
@@ -238,18 +221,17 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 	}
 }
 
-// listedAll is called after each full list; the first time that all three are there, the feed goes live.
+// listedAll is called after each full list; when all three are there, everything is told that was held back.
 func (f *exportFeed) listedAll() {
-	if !f.listed.exports || !f.listed.services || !f.listed.slices {
+	if !f.listed.exports || !f.listed.services || !f.listed.slices || !f.partial {
 		return
 	}
-	if f.mute {
-		f.mute = false
-		for key, h := range f.held {
-			f.tell(key, h, time.Time{})
-		}
+	f.partial = false
+	for key, h := range f.held {
+		f.tell(key, h, time.Time{})
 	}
 	f.goLive()
+	f.w.complete()
 }
 
 func (f *exportFeed) begin(mark *uint64) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,19 +18,19 @@ import (
 // importFeed reads ServiceImports and the EndpointSlices that a controller made for them, from the local API server or
 // a hub.
 type importFeed struct {
-	w       *Watcher
 	clients clients
 	convert converter
 	group   mcsGroup
 
 	services, endpoints atomic.Int64
-	isLive              atomic.Bool
 
-	mu     sync.Mutex // guards what follows; held while sinks are called
-	sinks  []Sink
-	held   map[mcs.ServiceKey]*heldImport
-	owner  map[mcs.ServiceKey]mcs.ServiceKey // EndpointSlice (namespace, name) to service
-	listed struct{ imports, slices bool }
+	audience // its lock guards what follows
+	held     map[mcs.ServiceKey]*heldImport
+	owner    map[mcs.ServiceKey]mcs.ServiceKey // EndpointSlice (namespace, name) to service
+	listed   struct{ imports, slices bool }
+	// partial is true until everything has been listed: at first, and again after the source was found to hold nothing.
+	// Nothing new is told then, since it would be half of it.
+	partial bool
 }
 
 // heldImport is what is known of one imported service. There may be slices before there is a ServiceImport.
@@ -42,13 +41,16 @@ type heldImport struct {
 }
 
 func newImportFeed(w *Watcher, c clients) *importFeed {
-	return &importFeed{
-		w: w, clients: c,
+	f := &importFeed{
+		audience: audience{w: w}, clients: c, partial: true,
 		convert: converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
 		group:   mcsGroup{clients: c, plural: "serviceimports"},
 		held:    map[mcs.ServiceKey]*heldImport{},
 		owner:   map[mcs.ServiceKey]mcs.ServiceKey{},
 	}
+	f.recall = f.remember
+	f.retell = f.retellTo
+	return f
 }
 
 func (f *importFeed) connect(ctx context.Context) ([]stage, error) {
@@ -76,69 +78,62 @@ func (f *importFeed) ask(ctx context.Context) error { return f.group.ask(ctx) }
 
 func (f *importFeed) tick(time.Time) {}
 
-func (f *importFeed) synced() bool { return f.isLive.Load() }
-
 func (f *importFeed) size() (services, endpoints int) {
 	return int(f.services.Load()), int(f.endpoints.Load())
 }
 
-func (f *importFeed) subscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = append(f.sinks, s)
-	if !f.isLive.Load() {
-		return
-	}
+func (f *importFeed) retellTo(s Sink) {
 	for key, h := range f.held {
 		if h.shard != nil {
 			s.ApplyImport(key, h.shard, time.Time{})
 		}
 	}
-	s.SetSynced(f.w.source())
 }
 
-func (f *importFeed) unsubscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
+func (f *importFeed) remember(facts mcs.Facts) {
+	for key, shard := range facts.Imports {
+		f.held[key] = &heldImport{imp: &shard.Import, slices: slices.Clone(shard.Slices), shard: shard}
+		for _, s := range shard.Slices {
+			f.owner[mcs.ServiceKey{Namespace: key.Namespace, Name: s.Name}] = key
+		}
+		f.count(shard, 1)
+	}
 }
 
 func (f *importFeed) clear() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.partial = false
 	for key, h := range f.held {
 		h.imp, h.slices = nil, nil
 		f.tell(key, h, time.Time{})
 	}
 	clear(f.owner)
 	f.goLive()
+	f.partial = true
+	f.listed.imports, f.listed.slices = false, false
 }
 
-func (f *importFeed) goLive() {
-	if f.isLive.Swap(true) {
+// listedAll is called after each full list; when both are there, everything is told that was held back.
+func (f *importFeed) listedAll() {
+	if !f.listed.imports || !f.listed.slices || !f.partial {
 		return
 	}
+	f.partial = false
 	for key, h := range f.held {
 		f.tell(key, h, time.Time{})
 	}
-	for _, s := range f.sinks {
-		s.SetSynced(f.w.source())
-	}
-}
-
-func (f *importFeed) listedAll() {
-	if f.listed.imports && f.listed.slices {
-		f.goLive()
-	}
+	f.goLive()
+	f.w.complete()
 }
 
 // tell builds the shard of a service and passes it on if it is news.
 func (f *importFeed) tell(key mcs.ServiceKey, h *heldImport, changed time.Time) {
+	if f.partial {
+		return
+	}
 	if h.imp == nil && len(h.slices) == 0 {
 		delete(f.held, key)
-	}
-	if !f.isLive.Load() {
-		return
 	}
 	var shard *mcs.ImportShard
 	if h.imp != nil {

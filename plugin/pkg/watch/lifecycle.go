@@ -42,7 +42,6 @@ func (w *Watcher) run(ctx context.Context) {
 		if time.Since(began) > time.Minute {
 			delay = retry()
 		}
-		w.tellState()
 		wait := delay.Step()
 		if w.optional() {
 			wait += optionalEvery
@@ -82,6 +81,7 @@ func (w *Watcher) connect(ctx context.Context) ([]stage, error) {
 		// The API server answers, and says that there is nothing of the kind: that is knowledge, not ignorance.
 		w.life.proof()
 		w.feed.clear()
+		w.complete()
 	}
 	return nil, err
 }
@@ -127,10 +127,8 @@ func (w *Watcher) tend(ctx context.Context) {
 			return
 		case <-w.restart:
 			return
-		case now := <-tick.C:
-			w.feed.tick(now)
+		case <-tick.C:
 		}
-		w.tellState()
 		quiet := w.life.since()
 		if quiet < quietAfter {
 			failed = false
@@ -199,12 +197,50 @@ func (w *Watcher) observe(ctx context.Context, resource string, err error) {
 	}
 	w.problems.report(w, resource, err)
 	if problemOf(err) == NotServed {
+		w.anew()
+	}
+}
+
+// anew ends the current round, if there is one, so that everything is listed again.
+func (w *Watcher) anew() {
+	select {
+	case w.restart <- struct{}{}:
+	default:
+	}
+}
+
+// watchClock does what time alone makes due, whatever the API server does.
+func (w *Watcher) watchClock(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		w.giveUp()
+		w.tellState()
 		select {
-		case w.restart <- struct{}{}:
-		default:
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			w.feed.tick(now)
 		}
 	}
 }
+
+// giveUp forgets what a source said that has been silent for too long. Once it speaks again, everything is listed anew.
+func (w *Watcher) giveUp() {
+	silence, end := w.life.since(), Expired
+	if !w.feed.synced() && !w.feed.wasRestored() {
+		silence, end = time.Since(w.began), TimedOut
+	}
+	if w.spec.ExpireAfter == 0 || w.gaveUp.Load() != 0 || silence < w.spec.ExpireAfter {
+		return
+	}
+	w.gaveUp.Store(uint32(end))
+	w.feed.clear()
+	w.anew()
+}
+
+// complete says that all the source says is known.
+func (w *Watcher) complete() { w.gaveUp.Store(0) }
 
 // tellState tells the observer when the state has changed.
 func (w *Watcher) tellState() {

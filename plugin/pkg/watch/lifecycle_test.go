@@ -278,6 +278,8 @@ type scriptedFeed struct {
 
 func (f *scriptedFeed) synced() bool { return f.live }
 
+func (*scriptedFeed) wasRestored() bool { return false }
+
 func (f *scriptedFeed) ask(context.Context) error {
 	f.asked = append(f.asked, time.Since(f.began).Round(time.Second))
 	return f.reply()
@@ -310,7 +312,7 @@ func TestProofOfLife(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sink := newTold()
 				f := &scriptedFeed{live: true, reply: tc.reply, began: time.Now()}
-				w := &Watcher{spec: Spec{Cluster: "east", Observer: sink}, feed: f, restart: make(chan struct{}, 1)}
+				w := &Watcher{spec: Spec{Cluster: "east", Observer: sink, StaleAfter: DefaultStaleAfter}, feed: f, restart: make(chan struct{}, 1)}
 				w.life.proof()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(tc.until)*time.Second+time.Second/2)
 				defer cancel()
@@ -320,6 +322,7 @@ func TestProofOfLife(t *testing.T) {
 						w.life.proof()
 					}
 				}()
+				go w.watchClock(ctx)
 				w.tend(ctx)
 				if !slices.Equal(f.asked, tc.asked) {
 					t.Errorf("Asked after %v, want %v", f.asked, tc.asked)

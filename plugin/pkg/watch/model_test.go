@@ -39,6 +39,7 @@ type told struct {
 	imports    map[mcs.ServiceKey]*mcs.ImportShard
 	namespaces map[string]bool
 	synced     []mcs.Source
+	restored   []mcs.Source
 	calls      int // of any kind
 	left       rejections
 	problems   []string // "resource problem"
@@ -81,6 +82,12 @@ func (s *told) SetSynced(source mcs.Source) {
 	defer s.mu.Unlock()
 	s.calls++
 	s.synced = append(s.synced, source)
+}
+
+func (s *told) SetRestored(source mcs.Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restored = append(s.restored, source)
 }
 
 func (s *told) Event(string, string, string, int) {}
