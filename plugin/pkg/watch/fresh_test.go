@@ -51,6 +51,7 @@ func TestFreshEnds(t *testing.T) {
 		id := mcs.ServiceKey{Namespace: "shop", Name: "web-a"}
 		f := &exportFeed{
 			audience: audience{w: &Watcher{}},
+			limits:   limits{maxServices, maxEndpoints},
 			held:     map[mcs.ServiceKey]*held{key: {}},
 			owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
 			fresh:    map[mcs.ServiceKey]map[string]time.Time{},

@@ -23,6 +23,8 @@ type importFeed struct {
 	group   mcsGroup
 
 	services, endpoints atomic.Int64
+	// holds are the doubts about ServiceImports and EndpointSlices.
+	holds [2]hold
 
 	audience // its lock guards what follows
 	held     map[mcs.ServiceKey]*heldImport
@@ -61,10 +63,12 @@ func (f *importFeed) connect(ctx context.Context) ([]stage, error) {
 	imports := &store{
 		w: f.w, resource: "serviceimports", complete: make(chan struct{}), begin: func() {},
 		set: f.setImport, remove: f.removeImport, replace: f.replaceImports, compact: f.compactImport,
+		remains: f.remainsOf, hold: &f.holds[0],
 	}
 	endpointSlices := &store{
 		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() {},
 		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
+		remains: f.remainsOfSlices, hold: &f.holds[1],
 	}
 	discovery := f.clients.core.DiscoveryV1().RESTClient()
 	imported := func(o *metav1.ListOptions) { o.LabelSelector = labelImportName }
@@ -155,9 +159,7 @@ func (f *importFeed) count(s *mcs.ImportShard, sign int64) {
 		return
 	}
 	f.services.Add(sign)
-	for _, slice := range s.Slices {
-		f.endpoints.Add(sign * int64(len(slice.Endpoints)))
-	}
+	f.endpoints.Add(sign * int64(endpointsIn(s.Slices)))
 }
 
 func (f *importFeed) entry(key mcs.ServiceKey) *heldImport {
@@ -167,6 +169,23 @@ func (f *importFeed) entry(key mcs.ServiceKey) *heldImport {
 		f.held[key] = h
 	}
 	return h
+}
+
+// remainsOf tells how many endpoints are told, and how many would be if only these ServiceImports were left.
+func (f *importFeed) remainsOf(items []any) (before, after int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, obj := range items {
+		if h := f.held[obj.(*item).id()]; h != nil && h.shard != nil {
+			after += endpointsIn(h.shard.Slices)
+		}
+	}
+	return int(f.endpoints.Load()), after
+}
+
+// remainsOfSlices tells the same of EndpointSlices.
+func (f *importFeed) remainsOfSlices(items []any) (before, after int) {
+	return int(f.endpoints.Load()), endpointsOf(items)
 }
 
 // ServiceImports.

@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -163,7 +164,7 @@ func (w *Watcher) ask(ctx context.Context) error {
 func (w *Watcher) reflector(r resource) *cache.Reflector {
 	lists := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			r.store.begin()
+			r.store.start(ctx)
 			list, err := r.lists.ListWithContext(ctx, options)
 			w.observe(ctx, r.name, err)
 			return list, err
@@ -171,7 +172,7 @@ func (w *Watcher) reflector(r resource) *cache.Reflector {
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			streamed := options.SendInitialEvents != nil
 			if streamed {
-				r.store.begin()
+				r.store.start(ctx)
 			}
 			stream, err := r.lists.WatchWithContext(ctx, options)
 			if streamed && apierrors.IsInvalid(err) {
@@ -282,6 +283,8 @@ func problemOf(err error) Problem {
 		return NoProblem
 	case errors.Is(err, errNotServed), apierrors.IsNotFound(err):
 		return NotServed
+	case errors.Is(err, errTooLarge):
+		return TooLarge
 	case apierrors.IsForbidden(err):
 		return Forbidden
 	case apierrors.IsUnauthorized(err):
@@ -312,11 +315,40 @@ type store struct {
 	compact func(obj any) any
 	// begin is called before a full list is asked for.
 	begin func()
+	// remains tells how many things there are that answers are made of, and how many would be left with a full list. nil
+	// for resources that answers can do without; hold is then nil too.
+	remains func(items []any) (before, after int)
+	hold    *hold
+	// listed counts the objects of a streamed list.
+	listed int
 	// complete is closed when the first full list has been passed on.
 	complete chan struct{}
 	once     sync.Once
 	// reached, where there is one, is the resourceVersion up to which the watch has told everything.
 	reached *atomic.Uint64
+}
+
+// start is called before a full list is asked for.
+func (s *store) start(ctx context.Context) {
+	if s.hold != nil {
+		s.hold.wait(ctx)
+	}
+	s.listed = 0
+	s.begin()
+}
+
+// doubts reports whether a full list is not to be believed.
+func (s *store) doubts(items []any) bool {
+	if s.hold == nil {
+		return false
+	}
+	before, after := s.remains(items)
+	was := !s.hold.since.IsZero()
+	held := s.hold.doubts(before, after, time.Now())
+	if held != was {
+		s.w.spec.Observer.Hold(s.w.spec.Name(), s.resource, held, before, after)
+	}
+	return held
 }
 
 func (s *store) Add(obj any) error {
@@ -343,10 +375,16 @@ func (s *store) Delete(obj any) error {
 // Replace takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
 func (s *store) Replace(objs []any, at string) error {
 	s.note("list", len(objs))
-	s.reach(version(at))
+	if err := s.bound(max(len(objs), s.listed)); err != nil {
+		return err
+	}
 	for i, obj := range objs {
 		objs[i] = s.compact(obj)
 	}
+	if s.doubts(objs) {
+		return errHeld
+	}
+	s.reach(version(at))
 	s.replace(objs)
 	s.once.Do(func() { close(s.complete) })
 	return nil
@@ -363,7 +401,20 @@ func (s *store) Bookmark(at string) error {
 
 // Transformer implements cache.TransformingStore, so that a streamed list never holds all API objects at once.
 func (s *store) Transformer() cache.TransformFunc {
-	return func(obj any) (any, error) { return s.compact(obj), nil }
+	return func(obj any) (any, error) {
+		s.listed++
+		return s.compact(obj), s.bound(s.listed)
+	}
+}
+
+// bound refuses a list of too many objects.
+func (s *store) bound(objects int) error {
+	if objects <= maxObjects {
+		return nil
+	}
+	err := fmt.Errorf("%w: a list of more than %d %s", errTooLarge, maxObjects, s.resource)
+	s.w.problems.report(s.w, s.resource, err)
+	return err
 }
 
 // reach notes how far the watch has come, before what it brought is kept or dropped.

@@ -92,6 +92,8 @@ func (s *told) SetRestored(source mcs.Source) {
 
 func (s *told) Event(string, string, string, int) {}
 
+func (s *told) Hold(string, string, bool, int, int) {}
+
 func (s *told) Reject(_ string, reason Rejection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 // namespaceFeed reads which namespaces the local cluster has; of each only its name.
 type namespaceFeed struct {
 	clients clients
+	hold    hold
 
 	audience // its lock guards what follows
 	held     map[string]struct{}
@@ -41,6 +42,7 @@ func (f *namespaceFeed) connect(context.Context) ([]stage, error) {
 	s := &store{
 		w: f.w, resource: "namespaces", complete: make(chan struct{}), begin: func() {},
 		set: f.set, remove: f.remove, replace: f.replace, compact: func(obj any) any { return identify(obj) },
+		remains: f.remains, hold: &f.hold,
 	}
 	return []stage{{{"namespaces", lists, f.clients.metadata, s}}}, nil
 }
@@ -94,6 +96,18 @@ func (f *namespaceFeed) tell(name string, exists bool) {
 	for _, s := range f.sinks {
 		s.ApplyNamespace(name, exists)
 	}
+}
+
+// remains tells how many namespaces there are, and how many of them are in a full list.
+func (f *namespaceFeed) remains(items []any) (before, after int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, obj := range items {
+		if _, known := f.held[obj.(*item).name]; known {
+			after++
+		}
+	}
+	return len(f.held), after
 }
 
 func (f *namespaceFeed) replace(items []any) {

@@ -49,6 +49,9 @@ type Observer interface {
 	Reject(name string, reason Rejection)
 	// Problem is called when the reason why a resource cannot be read changes; NoProblem means that it can be again.
 	Problem(name, resource string, p Problem, err error)
+	// Hold is called when a full list is not believed because only after of before things are left in it, and with held
+	// false when that is over.
+	Hold(name, resource string, held bool, before, after int)
 	// State is called when the state of a watcher changes.
 	State(name string, kind mcs.SourceKind, s State)
 }
@@ -63,10 +66,13 @@ const (
 	Forbidden    Problem = "forbidden"    // RBAC does not allow it
 	Unauthorized Problem = "unauthorized" // the credentials are not accepted
 	NotServed    Problem = "not_served"   // the API server does not know the resource (CRD missing)
+	TooLarge     Problem = "too_large"    // the API server sends more than a cluster can have
 )
 
 // Problems returns every problem except NoProblem.
-func Problems() []Problem { return []Problem{Unreachable, Forbidden, Unauthorized, NotServed} }
+func Problems() []Problem {
+	return []Problem{Unreachable, Forbidden, Unauthorized, NotServed, TooLarge}
+}
 
 // State is how far a source can be trusted.
 type State uint8
@@ -121,15 +127,6 @@ type Spec struct {
 	ExpireAfter time.Duration
 	// Seed is what is known of the source before the first contact, nil if nothing is.
 	Seed *Seed
-}
-
-// Seed is what is known of a source before the first contact: from disk, or from a Watcher that this one replaces.
-type Seed struct {
-	Facts mcs.Facts
-	// Proof is the time of the last proof of life of the source.
-	Proof time.Time
-	// Synced is true when the facts were all that the source said. Else nobody knows what it said since.
-	Synced bool
 }
 
 // Name identifies the source in logs and metrics: the cluster id, or "serviceimports".
