@@ -182,7 +182,7 @@ func (s *store) ready(now time.Time) bool {
 	held, ready := false, true
 	s.worlds.Each(func(l *leased) bool {
 		held = true
-		ready = l.syncedLocal() && (now.Sub(s.started) >= remoteGrace || l.syncedAll())
+		ready = l.knowsLocal() && (now.Sub(s.started) >= remoteGrace || l.knowsAll())
 		return ready
 	})
 	if held && ready {

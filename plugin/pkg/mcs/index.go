@@ -26,6 +26,7 @@ type Index struct {
 	facts    map[string]map[string]*entry // by namespace, then name
 	dirty    map[ServiceKey]struct{}
 	unsynced []Source
+	restored []Source // of those unsynced
 	around   around
 	// balanced are the services that each load balancer name is needed for, with the number of members that need it.
 	balanced map[string]map[ServiceKey]int
@@ -219,11 +220,29 @@ func (x *Index) SetSynced(s Source) {
 	}
 	// Published snapshots share the old array.
 	x.unsynced = slices.Delete(slices.Clone(x.unsynced), at, at+1)
+	x.restored = slices.DeleteFunc(slices.Clone(x.restored), func(r Source) bool { return r == s })
 	x.changed = true
-	if s.Kind == Namespaces {
-		for name := range x.facts {
-			x.touchNamespace(name)
-		}
+	x.knowNamespaces(s)
+}
+
+// SetRestored says that all has been told which was known of a source before it was contacted. Names that are not known
+// may still exist there.
+func (x *Index) SetRestored(s Source) {
+	if !slices.Contains(x.unsynced, s) || slices.Contains(x.restored, s) {
+		return
+	}
+	x.restored = append(slices.Clone(x.restored), s)
+	x.changed = true
+	x.knowNamespaces(s)
+}
+
+// knowNamespaces looks anew at every service once it is known which namespaces there are.
+func (x *Index) knowNamespaces(s Source) {
+	if s.Kind != Namespaces {
+		return
+	}
+	for name := range x.facts {
+		x.touchNamespace(name)
 	}
 }
 
@@ -258,7 +277,7 @@ func (x *Index) Publish(serial uint32) (*Snapshot, []Change) {
 	x.changed = false
 	x.next.generation++
 	x.next.serial = serial
-	x.next.unsynced = x.unsynced
+	x.next.unsynced, x.next.restored = x.unsynced, x.restored
 	x.next.anyNamespace = x.scope.Local == "" || slices.Contains(x.unsynced, Source{Namespaces, x.scope.Local})
 	published := x.next
 	return &published, changes
@@ -290,10 +309,11 @@ func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 	return c, news
 }
 
-// exists applies namespace sameness. While the local namespaces are not known, every one is taken to exist: a name that
-// is known is answered.
+// exists applies namespace sameness. While the local namespaces are not known, not even those of before the start, every
+// one is taken to exist: a name that is known is answered.
 func (x *Index) exists(namespace string) bool {
-	if x.scope.Local == "" || slices.Contains(x.unsynced, Source{Namespaces, x.scope.Local}) {
+	local := Source{Namespaces, x.scope.Local}
+	if x.scope.Local == "" || slices.Contains(x.unsynced, local) && !slices.Contains(x.restored, local) {
 		return true
 	}
 	_, ok := x.next.namespaces.get(namespace)

@@ -96,11 +96,12 @@ func (a *access) join(w *Watcher) {
 	}
 }
 
-// leave takes a user out again. With the last one ends what join began.
+// leave takes a user out again, if it is there. With the last one ends what join began.
 func (a *access) leave(w *Watcher) {
 	a.mu.Lock()
-	at := slices.Index(a.users, w)
-	a.users = slices.Delete(slices.Clone(a.users), at, at+1)
+	if at := slices.Index(a.users, w); at >= 0 {
+		a.users = slices.Delete(a.users, at, at+1)
+	}
 	var stop func()
 	if len(a.users) == 0 {
 		stop, a.stop = a.stop, nil

@@ -132,7 +132,7 @@ func (c Connection) clients() (clients, error) {
 	if err != nil {
 		return clients{}, fmt.Errorf("connection to %s: %w", c.access.name, err)
 	}
-	out := clients{http: &http.Client{Transport: c.access}}
+	out := clients{http: &http.Client{Transport: limited{c.access}}}
 	config := tuned(&rest.Config{Host: base.String()})
 	protobuf := rest.CopyConfig(config)
 	protobuf.ContentType = runtime.ContentTypeProtobuf

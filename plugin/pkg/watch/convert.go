@@ -31,11 +31,12 @@ const (
 	BadSource      Rejection = "source_cluster" // an imported EndpointSlice without a valid source cluster
 	BadType        Rejection = "type"           // a ServiceImport of unknown type
 	BadWeight      Rejection = "weight"         // a weight-percent that is no whole number from 0 to 100: 100 instead
+	TooMany        Rejection = "too_many"       // one service or EndpointSlice more than a cluster may have
 )
 
 // Rejections returns every reason.
 func Rejections() []Rejection {
-	return []Rejection{BadAddress, BadAddressType, BadHostname, BadPort, BadName, BadSource, BadType, BadWeight}
+	return []Rejection{BadAddress, BadAddressType, BadHostname, BadPort, BadName, BadSource, BadType, BadWeight, TooMany}
 }
 
 // Labels and annotations that we read.

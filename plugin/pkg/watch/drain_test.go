@@ -13,6 +13,8 @@ import (
 
 func (s *told) SetDrained(topology.ClusterID, bool) {}
 
+func (s *told) SetClusterID(topology.ClusterID, string) {}
+
 func (s *told) ApplyServiceRanges([]netip.Prefix) {}
 
 // drainSink notes what it is told of drains.

@@ -39,10 +39,12 @@ type told struct {
 	imports    map[mcs.ServiceKey]*mcs.ImportShard
 	namespaces map[string]bool
 	synced     []mcs.Source
+	restored   []mcs.Source
 	calls      int // of any kind
 	left       rejections
 	problems   []string // "resource problem"
 	states     []State
+	renewals   []error
 }
 
 func newTold() *told {
@@ -83,7 +85,21 @@ func (s *told) SetSynced(source mcs.Source) {
 	s.synced = append(s.synced, source)
 }
 
+func (s *told) SetRestored(source mcs.Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restored = append(s.restored, source)
+}
+
 func (s *told) Event(string, string, string, int) {}
+
+func (s *told) Hold(string, string, bool, int, int) {}
+
+func (s *told) Renewed(_ string, _ bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renewals = append(s.renewals, err)
+}
 
 func (s *told) Reject(_ string, reason Rejection) {
 	s.mu.Lock()

@@ -78,7 +78,7 @@ func runPlugin(ctx context.Context, s settings) (credentials, error) {
 		cmd.Env = append(cmd.Env, e.Name+"="+e.Value)
 	}
 	cmd.WaitDelay = time.Second // its children may keep the pipe
-	out := &limited{}
+	out := &bounded{}
 	cmd.Stdout = out
 	err = cmd.Run()
 	exit, failed := errors.AsType[*exec.ExitError](err)
@@ -99,12 +99,12 @@ func runPlugin(ctx context.Context, s settings) (credentials, error) {
 	return c, nil
 }
 
-// limited keeps a bounded part of what is written to it.
-type limited struct{ bytes.Buffer }
+// bounded keeps a limited part of what is written to it.
+type bounded struct{ bytes.Buffer }
 
-func (l *limited) Write(p []byte) (int, error) {
-	if l.Len() <= pluginOutput {
-		l.Buffer.Write(p)
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.Len() <= pluginOutput {
+		b.Buffer.Write(p)
 	}
 	return len(p), nil
 }
