@@ -23,8 +23,9 @@ type access struct {
 	// name is for people, and holds nothing secret.
 	name  string
 	first settings
-	// read reads the settings anew, nil where they never change.
+	// read reads the settings anew, nil where they never change; look is how often it is looked whether they have.
 	read func() (settings, error)
+	look time.Duration
 	// base is the address with which clients are made. Set by open.
 	base   *url.URL
 	opened sync.Mutex
@@ -43,7 +44,7 @@ type access struct {
 }
 
 func newAccess(name string, first settings, read func() (settings, error)) *access {
-	return &access{name: name, first: first, read: read, tried: make(chan struct{}), rejected: make(chan struct{}, 1)}
+	return &access{name: name, first: first, read: read, look: lookEvery, tried: make(chan struct{}), rejected: make(chan struct{}, 1)}
 }
 
 // open returns the address to make clients with. The error is about the settings only.

@@ -68,7 +68,7 @@ func (r *renewal) run(ctx context.Context) {
 		case <-r.rejected:
 			rejected = true
 		}
-		used, err := r.look(ctx, rejected)
+		used, err := r.search(ctx, rejected)
 		if ctx.Err() != nil {
 			return
 		}
@@ -79,7 +79,7 @@ func (r *renewal) run(ctx context.Context) {
 
 // pause is how long nothing has to be done unless the server rejects the credentials.
 func (r *renewal) pause(now time.Time) time.Duration {
-	next := now.Add(lookEvery)
+	next := now.Add(r.access.look)
 	if !r.due.IsZero() && r.due.Before(next) {
 		next = r.due
 	}
@@ -89,9 +89,9 @@ func (r *renewal) pause(now time.Time) time.Duration {
 // errPending says that nothing new is known.
 var errPending = errors.New("pending")
 
-// look finds out whether there is something new, tries it and uses it. The error is why the old goes on although there
+// search finds out whether there is something new, tries it and uses it. The error is why the old goes on although there
 // should be something new; errPending stands for the one before.
-func (r *renewal) look(ctx context.Context, rejected bool) (used bool, err error) {
+func (r *renewal) search(ctx context.Context, rejected bool) (used bool, err error) {
 	next := r.settings
 	if next.changed() {
 		if next, err = r.read(); err != nil {
