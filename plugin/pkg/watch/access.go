@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -75,6 +76,7 @@ func addressOf(config *rest.Config) (*url.URL, error) {
 	if err != nil {
 		return nil, errors.New("the address of the server is no URL")
 	}
+	base.Path = cmp.Or(base.Path, "/")
 	return base, nil
 }
 
@@ -241,7 +243,8 @@ func (a *access) send(r *route, req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	trip := &trip{route: r, cancel: cancel, streams: streams == "true" || streams == "1"}
 	req = req.Clone(ctx)
-	if *a.base != *r.base {
+	elsewhere := *a.base != *r.base
+	if elsewhere {
 		below := strings.TrimPrefix(req.URL.EscapedPath(), strings.TrimSuffix(a.base.EscapedPath(), "/"))
 		moved := r.base.JoinPath(below)
 		moved.RawQuery = req.URL.RawQuery
@@ -253,6 +256,8 @@ func (a *access) send(r *route, req *http.Request) (*http.Response, error) {
 		trip.end()
 		if trip.isCut.Load() {
 			err = errCut
+		} else if elsewhere {
+			err = fmt.Errorf("the address is now %s: %w", r.base.Host, err)
 		}
 		return nil, err
 	}
