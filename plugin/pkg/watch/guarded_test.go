@@ -33,6 +33,8 @@ type guardedServer struct {
 	requests []request
 	// refusal, where there is one, writes another answer than 401.
 	refusal http.HandlerFunc
+	// busy answers 429 once to a request with that value of the parameter watch.
+	busy func(watch string) bool
 }
 
 // request is who asked for what.
@@ -79,10 +81,15 @@ func (g *guardedServer) guard(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	if !accepted {
 		status = http.StatusUnauthorized
+	} else if g.busy != nil && g.busy(r.URL.Query().Get("watch")) {
+		status = http.StatusTooManyRequests
 	}
 	g.requests = append(g.requests, request{who, r.URL.Path, r.URL.Query().Get("watch") != "", time.Now(), status})
 	g.mu.Unlock()
 	switch {
+	case status == http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", "1")
+		g.refuse(w, status)
 	case accepted:
 		g.serve(w, r)
 	case refusal != nil:
@@ -123,6 +130,20 @@ func (g *guardedServer) lists() (n int) {
 	return n
 }
 
+// busyOnce makes the server answer the first list or watch with 429 and Retry-After: 1.
+func (g *guardedServer) busyOnce(watch string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	done := false
+	g.busy = func(got string) bool {
+		if got != watch || done {
+			return false
+		}
+		done = true
+		return true
+	}
+}
+
 // ca is the server's certificate as PEM.
 func (g *guardedServer) ca() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.tls.Certificate().Raw})
@@ -147,11 +168,11 @@ contexts: [{name: it, context: {cluster: it, user: it}}]
 }
 
 // certificate is a client certificate for that name and its key, both PEM.
-func certificate(t testing.TB, name string, end time.Time) (certPEM, keyPEM []byte) {
-	t.Helper()
+func certificate(tb testing.TB, name string, end time.Time) (certPEM, keyPEM []byte) {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	template := x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
@@ -159,33 +180,33 @@ func certificate(t testing.TB, name string, end time.Time) (certPEM, keyPEM []by
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	keyDER, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
 }
 
 // write writes a file, as an editor would: whole, in its place.
-func write(t testing.TB, path string, text []byte) {
-	t.Helper()
+func write(tb testing.TB, path string, text []byte) {
+	tb.Helper()
 	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // load loads a kubeconfig whose files are looked at often.
-func load(t testing.TB, path string) Connection {
-	t.Helper()
+func load(tb testing.TB, path string) Connection {
+	tb.Helper()
 	c, err := LoadKubeconfig(path, "")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	c.access.look = 10 * time.Millisecond
 	return c

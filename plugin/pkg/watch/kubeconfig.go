@@ -165,7 +165,7 @@ func parseInline(text []byte) (*rest.Config, error) {
 	if cmp.Or(file.Kind, "Config") != "Config" || cmp.Or(file.APIVersion, "v1") != "v1" {
 		return nil, errors.New("it is not of kind Config, apiVersion v1")
 	}
-	chosen, err := file2context(&file)
+	chosen, err := chosenContext(&file)
 	if err != nil {
 		return nil, err
 	}
@@ -191,18 +191,16 @@ func parseInline(text []byte) (*rest.Config, error) {
 	return config, settings{config: config}.check()
 }
 
-// misshapenStrictly says more than misshapen: which field is not known. Field names are no secrets, unless a file is
-// so broken that anything can stand in their place: those that look unlike ours are not shown.
+// misshapenStrictly says more than misshapen where it can. Which field is not known it does not say: where a file is
+// broken, anything can stand in the place of a name.
 func misshapenStrictly(err error) error {
-	if field := unknownField.FindStringSubmatch(err.Error()); field != nil {
-		return fmt.Errorf("field %s is not known: remove it", field[1])
+	if strings.Contains(err.Error(), "unknown field") {
+		return errors.New("it has a field that is not known here: remove it, or correct its name")
 	}
 	return fmt.Errorf("it %w", misshapen(err))
 }
 
-var unknownField = regexp.MustCompile(`unknown field "((?:[a-z]+(?:-[a-z]+)*(?:\[\d+\])?\.){0,4}[a-zA-Z-]{1,32})"`)
-
-func file2context(file *clientcmdapiv1.Config) (clientcmdapiv1.Context, error) {
+func chosenContext(file *clientcmdapiv1.Config) (clientcmdapiv1.Context, error) {
 	name := file.CurrentContext
 	if name == "" {
 		if len(file.Contexts) != 1 {

@@ -143,7 +143,7 @@ func parseCredential(text []byte, version string) (credentials, error) {
 	out := credentials{token: got.Status.Token}
 	if got.Status.ClientCertificateData != "" || got.Status.ClientKeyData != "" {
 		out.certificate, out.key = []byte(got.Status.ClientCertificateData), []byte(got.Status.ClientKeyData)
-		if _, err := keyPair(out.certificate, out.key); err != nil {
+		if err := checkKeyPair(out.certificate, out.key); err != nil {
 			return credentials{}, err
 		}
 	}

@@ -79,7 +79,7 @@ func (r *renewal) run(ctx context.Context) {
 
 // pause is how long nothing has to be done unless the server rejects the credentials.
 func (r *renewal) pause(now time.Time) time.Duration {
-	next := now.Add(r.access.look)
+	next := now.Add(r.look)
 	if !r.due.IsZero() && r.due.Before(next) {
 		next = r.due
 	}

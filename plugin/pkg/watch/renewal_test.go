@@ -23,17 +23,17 @@ type followed struct {
 	dir  string
 }
 
-// newFollowed writes the files of a kubeconfig folder and watches with them.
-func newFollowed(t *testing.T, accepts string, files func(g *guardedServer, dir string) map[string]string) *followed {
+// newFollowed writes the files of a kubeconfig folder and watches with them, as somebody called old.
+func newFollowed(t *testing.T, files func(g *guardedServer, dir string) map[string]string) *followed {
 	t.Helper()
-	f := &followed{guardedServer: newGuardedServer(t, accepts), dir: t.TempDir()}
+	f := &followed{guardedServer: newGuardedServer(t, "old"), dir: t.TempDir()}
 	for name, text := range files(f.guardedServer, f.dir) {
 		write(t, f.file(name), []byte(text))
 	}
 	f.offerA()
 	f.Watcher, f.sink = startWatcher(t, mcs.Exports, load(t, f.file("kubeconfig")))
 	f.sink.has(t, oneIP+" a-1 10.8.0.1")
-	f.watchedBy(t, accepts)
+	f.watchedBy(t, "old")
 	return f
 }
 
@@ -128,7 +128,7 @@ func TestCredentialsRotateWithoutAGap(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := newFollowed(t, "old", tc.files)
+			f := newFollowed(t, tc.files)
 			f.accept("old", "new")
 			// client-go lists anew when a stream has lasted for less than a second.
 			eventually(t, "the streams are a second old", func() bool {
@@ -192,7 +192,7 @@ func TestWhatDoesNotWorkIsNotUsed(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := newFollowed(t, "old", func(g *guardedServer, _ string) map[string]string {
+			f := newFollowed(t, func(g *guardedServer, _ string) map[string]string {
 				return map[string]string{"kubeconfig": g.kubeconfigOf("token: old")}
 			})
 			f.accept("old", "new")
@@ -221,7 +221,7 @@ func TestWhatDoesNotWorkIsNotUsed(t *testing.T) {
 }
 
 func TestAnotherServerIsListedAnew(t *testing.T) {
-	f := newFollowed(t, "old", func(g *guardedServer, _ string) map[string]string {
+	f := newFollowed(t, func(g *guardedServer, _ string) map[string]string {
 		return map[string]string{"kubeconfig": g.kubeconfigOf("token: old")}
 	})
 	other := newGuardedServer(t, "new")
@@ -239,7 +239,7 @@ func TestAnotherServerIsListedAnew(t *testing.T) {
 }
 
 func TestRejectedCredentialsAreReadAgain(t *testing.T) {
-	f := newFollowed(t, "old", func(g *guardedServer, _ string) map[string]string {
+	f := newFollowed(t, func(g *guardedServer, _ string) map[string]string {
 		return map[string]string{"kubeconfig": g.kubeconfigOf("tokenFile: token"), "token": "old"}
 	})
 	f.accept()

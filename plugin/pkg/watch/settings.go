@@ -54,22 +54,23 @@ func (s settings) check() error {
 	if len(c.CertData) == 0 && len(c.KeyData) == 0 {
 		return nil
 	}
-	_, err := keyPair(c.CertData, c.KeyData)
-	return err
+	return checkKeyPair(c.CertData, c.KeyData)
 }
 
-// keyPair parses a client certificate with its key. Errors show nothing of either.
-func keyPair(certificate, key []byte) (*x509.Certificate, error) {
-	leaf := firstCertificate(certificate)
-	if leaf == nil {
-		return nil, errors.New("the client certificate is no PEM certificate")
+// checkKeyPair checks a client certificate and its key. The error shows nothing of either.
+func checkKeyPair(certificate, key []byte) error {
+	if firstCertificate(certificate) == nil {
+		return errors.New("the client certificate is no PEM certificate")
 	}
-	if _, err := tls.X509KeyPair(certificate, key); err == nil {
-		return leaf, nil
-	} else if strings.Contains(err.Error(), "does not match") {
-		return nil, errors.New("the client key does not belong to the client certificate")
+	_, err := tls.X509KeyPair(certificate, key)
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "does not match"):
+		return errors.New("the client key does not belong to the client certificate")
+	default:
+		return errors.New("the client key is no PEM private key")
 	}
-	return nil, errors.New("the client key is no PEM private key")
 }
 
 // firstCertificate returns the first certificate of a PEM text, nil when there is none.
