@@ -369,13 +369,17 @@ func (p *parser) parseNamespaces(m *member) error {
 
 // addressChoice explains what only the operator can know.
 const addressChoice = "clusterip (service networks are routed between the clusters and disjoint), loadbalancer (the Service's load balancer), " +
-	"endpoints (pod networks are flat), or the IP addresses of a gateway in front of the cluster"
+	"endpoints [any_port] (pod networks are flat), or the IP addresses of a gateway in front of the cluster"
 
 func (p *parser) parseAddress(m *member) error {
 	args := p.RemainingArgs()
 	m.hasAddress = true
 	kinds := map[string]mcs.AddressKind{
 		"clusterip": mcs.AddressClusterIP, "loadbalancer": mcs.AddressLoadBalancer, "endpoints": mcs.AddressEndpoints,
+	}
+	if len(args) == 2 && args[0] == "endpoints" && args[1] == "any_port" {
+		m.Address, m.AnyPort = mcs.AddressEndpoints, true
+		return nil
 	}
 	if len(args) == 1 {
 		if kind, ok := kinds[args[0]]; ok {

@@ -103,6 +103,7 @@ func TestMalformedStanzas(t *testing.T) {
 		{"address without a value", "clusterset {\n cluster east KC {\n  address\n }\n}", 3, []string{"'address' of cluster east", choice}},
 		{"address with a word that is none", "clusterset {\n cluster east KC {\n  address pods\n }\n}", 3, []string{"'address pods' of cluster east", choice}},
 		{"address with two words", "clusterset {\n cluster east KC {\n  address clusterip loadbalancer\n }\n}", 3, []string{"'address clusterip' of cluster east", choice}},
+		{"address of cluster IPs on any port", "clusterset {\n cluster east KC {\n  address clusterip any_port\n }\n}", 3, []string{"'address clusterip' of cluster east", choice}},
 		{"address with a network", "clusterset {\n cluster east KC {\n  address 10.0.0.0/8\n }\n}", 3, []string{"'address 10.0.0.0/8'", "IP addresses of a gateway"}},
 		{"address with an unspecified address", "clusterset {\n cluster east KC {\n  address 192.0.2.1 ::\n }\n}", 3, []string{"'address ::'", "IP addresses of a gateway"}},
 		{"address with a multicast address", "clusterset {\n cluster east KC {\n  address 224.0.0.1\n }\n}", 3, []string{"'address 224.0.0.1'", "IP addresses of a gateway"}},
@@ -179,6 +180,9 @@ func sketchConfig(c *config) []string {
 	kinds := map[mcs.AddressKind]string{mcs.AddressClusterIP: "clusterip", mcs.AddressLoadBalancer: "loadbalancer", mcs.AddressEndpoints: "endpoints", mcs.AddressFixed: "fixed"}
 	for _, m := range c.members {
 		text := fmt.Sprintf("cluster %s %s", m.ID, kinds[m.Address])
+		if m.AnyPort {
+			text += " any_port"
+		}
 		if len(m.Gateway) > 0 {
 			text += fmt.Sprint(" ", m.Gateway)
 		}
@@ -248,6 +252,7 @@ func TestWellFormedStanzas(t *testing.T) {
 		{"prefer none", "clusterset {\n local east\n cluster east KC\n prefer none\n}", []string{zone, "local east", "cluster east clusterip", "policy {Answer:0 Prefer:1 Labels:[] MaxAnswers:0 Panic:0}"}},
 		{"prefer labels, caps and panic", "clusterset {\n local east\n cluster east KC\n prefer node zone cluster region\n max_answers 64\n panic 50\n}", []string{zone, "local east", "cluster east clusterip", "policy {Answer:0 Prefer:1 Labels:[0 1 2 3] MaxAnswers:64 Panic:50}"}},
 		{"prefer what the service says", "clusterset {\n local east\n cluster east KC\n prefer service\n}", []string{zone, "local east", "cluster east clusterip", "policy {Answer:0 Prefer:2 Labels:[] MaxAnswers:0 Panic:0}"}},
+		{"endpoints on any port", "clusterset {\n cluster east KC {\n  address endpoints any_port\n }\n}", []string{zone, "cluster east endpoints any_port"}},
 		{"a written weight", "clusterset {\n local east\n cluster east KC {\n  weight 70\n }\n}", []string{zone, "local east", "cluster east clusterip weight 70"}},
 		{"what a member may export", "clusterset {\n local east\n cluster east KC {\n  allow 10.1.2.3/8 fd00::/8\n  namespaces shop kube-system\n }\n}",
 			[]string{zone, "local east", "cluster east clusterip allow [10.0.0.0/8 fd00::/8] namespaces [shop kube-system]"}},

@@ -245,7 +245,7 @@ func worldKey(c *config) string {
 	fmt.Fprintf(&b, "local %s stale %v %v\n", c.local, c.stale, c.expire)
 	for i := range c.members {
 		m := &c.members[i]
-		fmt.Fprintf(&b, "cluster %s %s %d %v %q %v %v\n", m.ID, m.connection.Key, m.Address, m.Gateway, m.region, m.Allow, m.Namespaces)
+		fmt.Fprintf(&b, "cluster %s %s %d %v %v %q %v %v\n", m.ID, m.connection.Key, m.Address, m.AnyPort, m.Gateway, m.region, m.Allow, m.Namespaces)
 	}
 	if c.imports != nil {
 		fmt.Fprintf(&b, "serviceimports %s\n", c.imports.Key)

@@ -29,6 +29,9 @@ const (
 type Member struct {
 	ID      topology.ClusterID
 	Address AddressKind
+	// AnyPort is true when, with AddressEndpoints, a service also counts whose pods listen on another port than it has.
+	// SRV records then tell the right one, and A records none.
+	AnyPort bool
 	// Gateway holds the addresses for AddressFixed, otherwise nothing.
 	Gateway []netip.Addr
 	// Allow are the ranges in which addresses of the member may lie, none: anywhere. The Gateway is not the member's word.
@@ -135,6 +138,8 @@ type Contribution struct {
 	Cluster topology.ClusterID
 	// Addrs are what a ClusterSetIP answer holds for this cluster, sorted; none for Headless.
 	Addrs []netip.Addr
+	// Ports are those on which Addrs listen, none where they are the ports of the service.
+	Ports []Port
 	// Ready and Total count distinct endpoints. Those that are going (terminating and not ready) or have just been made
 	// (fresh) are not part of Total.
 	Ready, Total int
@@ -277,6 +282,9 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 		}
 		addrs, reason := addresses(e.member, e.shard, s.Ports, env)
 		s.Members[len(s.Members)-1].Addrs = addrs
+		if e.member.Address == AddressEndpoints && len(addrs) > 0 && !listensOn(e.shard, s.Ports) {
+			s.Members[len(s.Members)-1].Ports = podPorts(e.shard)
+		}
 		if reason != "" {
 			report.Unusable = append(report.Unusable, Unusable{e.member.ID, reason})
 		}
@@ -437,7 +445,7 @@ func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr,
 			addrs = append(addrs, env.hosts[host]...)
 		}
 	case AddressEndpoints:
-		if !listensOn(shard, ports) {
+		if !m.AnyPort && !listensOn(shard, ports) {
 			return nil, PortMismatch
 		}
 		addrs = endpointAddresses(shard)
@@ -497,6 +505,19 @@ func listensOn(shard *Shard, ports []Port) bool {
 		}
 	}
 	return true
+}
+
+// podPorts are the ports on which the endpoints listen, each once. Pods of different versions may differ.
+func podPorts(shard *Shard) []Port {
+	var ports []Port
+	for _, s := range shard.Slices {
+		for _, p := range s.Ports {
+			if len(s.Endpoints) > 0 && !slices.Contains(ports, p) {
+				ports = append(ports, p)
+			}
+		}
+	}
+	return ports
 }
 
 // unionOfPorts walks the exports from oldest to youngest and adds each port unless its name is taken (no name counts as
