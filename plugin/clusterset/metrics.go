@@ -57,7 +57,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "unusable_services",
-		Help:      "ClusterSetIP services in which a cluster takes no part for want of an address, by cluster and reason (overlap, port_mismatch, no_address).",
+		Help:      "Services in which a cluster takes no part, or not with all its addresses, by cluster and reason (overlap, port_mismatch, no_address, not_allowed, namespace).",
 	}, []string{"cluster", "reason"})
 	idMismatch = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
@@ -293,14 +293,16 @@ func describeChange(c mcs.Change) {
 	}
 	for _, u := range c.New.Unusable {
 		if !slices.Contains(c.Old.Unusable, u) {
-			log.Warningf("Service %s: cluster %s takes no part: %s", c.Key, u.Cluster, unusableBecause[u.Reason])
+			log.Warningf("Service %s: cluster %s %s", c.Key, u.Cluster, unusableBecause[u.Reason])
 		}
 	}
 }
 
 // unusableBecause says it in words, with the remedy.
 var unusableBecause = map[mcs.UnusableReason]string{
-	mcs.Overlap:      "its cluster IP lies in the service network of the local cluster; give it another 'address'",
-	mcs.PortMismatch: "its pods listen on another port than the Service, which an A record cannot tell; make targetPort equal port or use another 'address'",
-	mcs.NoAddress:    "it has no address of the kind that 'address' asks for",
+	mcs.Overlap:          "takes no part: its cluster IP lies in the service network of the local cluster; give it another 'address'",
+	mcs.PortMismatch:     "takes no part: its pods listen on another port than the Service, which an A record cannot tell; make targetPort equal port or use another 'address'",
+	mcs.NoAddress:        "takes no part: it has no address of the kind that 'address' asks for",
+	mcs.NotAllowed:       "exports addresses that 'allow' does not hold; they are left out",
+	mcs.ForeignNamespace: "takes no part: 'namespaces' does not hold this one",
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,6 +186,8 @@ func (w *Watcher) tend(ctx context.Context) {
 			return
 		}
 		if err == nil && failed {
+			// Every server in the ClusterSet notices at the same moment that an API server which hung goes on.
+			sleep(ctx, rand.N(spreadOver))
 			return
 		}
 		failed = err != nil

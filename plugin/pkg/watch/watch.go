@@ -116,6 +116,7 @@ const (
 	askTimeout  = 5 * time.Second
 	retryFirst  = 200 * time.Millisecond
 	retryAtMost = 5 * time.Second
+	spreadOver  = 5 * time.Second // after an outage, lists are spread over so long
 )
 
 // Spec says what to watch.
