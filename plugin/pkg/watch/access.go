@@ -22,14 +22,10 @@ import (
 // through it, so that credentials can be exchanged below them while requests are under way.
 type access struct {
 	// name is for people, and holds nothing secret.
-	name  string
-	first settings
+	name string
 	// read reads the settings anew, nil where they never change; look is how often it is looked whether they have.
 	read func() (settings, error)
 	look time.Duration
-	// base is the address with which clients are made. Set by open.
-	base   *url.URL
-	opened sync.Mutex
 
 	// current is nil while a plugin has not given credentials yet; failure tells why, if it has been tried.
 	current, previous atomic.Pointer[route]
@@ -39,28 +35,32 @@ type access struct {
 	tryOnce  sync.Once
 	rejected chan struct{} // holds one token after an answer 401
 
-	mu    sync.Mutex // guards what follows
+	mu sync.Mutex // guards what follows
+	// settings are those in use, or the first ones.
+	settings settings
+	// base is the address with which clients are made. It is set by open, before there is a request, and stays.
+	base  *url.URL
 	users []*Watcher // nil for those who ask a few things only
 	stop  func()
 }
 
 func newAccess(name string, first settings, read func() (settings, error)) *access {
-	return &access{name: name, first: first, read: read, look: lookEvery, tried: make(chan struct{}), rejected: make(chan struct{}, 1)}
+	return &access{name: name, settings: first, read: read, look: lookEvery, tried: make(chan struct{}), rejected: make(chan struct{}, 1)}
 }
 
 // open returns the address to make clients with. The error is about the settings only.
 func (a *access) open() (*url.URL, error) {
-	a.opened.Lock()
-	defer a.opened.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.base != nil {
 		return a.base, nil
 	}
-	base, err := addressOf(a.first.config)
+	base, err := addressOf(a.settings.config)
 	if err != nil {
 		return nil, err
 	}
-	if a.first.plugin == nil {
-		r, err := newRoute(a.first, credentials{})
+	if a.settings.plugin == nil {
+		r, err := newRoute(a.settings, time.Time{})
 		if err != nil {
 			return nil, err
 		}
@@ -69,6 +69,19 @@ func (a *access) open() (*url.URL, error) {
 	}
 	a.base = base
 	return base, nil
+}
+
+// latest returns the settings in use. Older ones are forgotten, and their secrets with them.
+func (a *access) latest() settings {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.settings
+}
+
+func (a *access) use(s settings) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.settings = s
 }
 
 func addressOf(config *rest.Config) (*url.URL, error) {
@@ -148,8 +161,8 @@ func (a *access) fail(err error) {
 
 // expiry returns when the first of the credentials in use ends, the zero time when that is not known.
 func (a *access) expiry() time.Time {
-	if r := a.current.Load(); r != nil {
-		return r.expiry
+	if r := a.current.Load(); r != nil && r.expiry.Load() != 0 {
+		return time.Unix(r.expiry.Load(), 0)
 	}
 	return time.Time{}
 }
@@ -271,8 +284,9 @@ type route struct {
 	transport http.RoundTripper
 	server    digest // which server it leads to
 	identity  digest // everything
-	expiry    time.Time
 	insecure  bool
+	// expiry is when the first of the credentials ends, in seconds since 1970; 0 when that is not known.
+	expiry atomic.Int64
 	// secrets are what must not be shown.
 	secrets []string
 
@@ -282,9 +296,8 @@ type route struct {
 	cutting bool // streams end
 }
 
-// newRoute makes the transport. It asks nobody.
-func newRoute(s settings, c credentials) (*route, error) {
-	s.config = c.in(s.config)
+// newRoute makes the transport. It asks nobody. expiry is when a plugin wants to be asked again.
+func newRoute(s settings, expiry time.Time) (*route, error) {
 	server, err := s.server()
 	if err != nil {
 		return nil, err
@@ -302,15 +315,21 @@ func newRoute(s settings, c credentials) (*route, error) {
 		return nil, err
 	}
 	r := &route{
-		base: base, transport: transport, server: server, identity: identity, insecure: s.config.Insecure,
-		expiry: earliest(certificateExpiry(s.config.CertData), tokenExpiry(s.config.BearerToken), c.expiry),
-		trips:  map[*trip]struct{}{},
+		base: base, transport: transport, server: server, identity: identity, insecure: s.config.Insecure, trips: map[*trip]struct{}{},
 	}
+	r.setExpiry(s, expiry)
 	r.secrets = slices.DeleteFunc([]string{s.config.BearerToken, s.config.Password, passwordOf(s.proxy)},
 		func(secret string) bool { return secret == "" })
 	// The longest first: one may be a part of another.
 	slices.SortFunc(r.secrets, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	return r, nil
+}
+
+// setExpiry finds when the first of the credentials ends. A plugin may prolong the same ones.
+func (r *route) setExpiry(s settings, plugin time.Time) {
+	if first := earliest(certificateExpiry(s.config.CertData), tokenExpiry(s.config.BearerToken), plugin); !first.IsZero() {
+		r.expiry.Store(first.Unix())
+	}
 }
 
 // isInsecure reports whether the server's certificate is not verified; a nil route leads nowhere.

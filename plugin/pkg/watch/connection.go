@@ -114,7 +114,7 @@ func (c Connection) Insecure() bool {
 	if r := c.access.current.Load(); r != nil {
 		return r.insecure
 	}
-	return c.access.first.config.Insecure
+	return c.access.latest().config.Insecure
 }
 
 // clients are the typed clients of one connection. They share one HTTP client, so one connection where HTTP/2 is spoken.

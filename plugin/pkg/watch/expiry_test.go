@@ -36,12 +36,14 @@ func TestCredentialExpiry(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.config.Host = "https://192.0.2.1"
-			r, err := newRoute(settings{config: &tc.config}, tc.plugin)
+			r, err := newRoute(settings{config: tc.plugin.in(&tc.config)}, tc.plugin.expiry)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !r.expiry.Equal(tc.want) {
-				t.Errorf("It ends at %v, want %v", r.expiry, tc.want)
+			a := newAccess("it", settings{}, nil)
+			a.current.Store(r)
+			if got := a.expiry(); !got.Equal(tc.want) {
+				t.Errorf("It ends at %v, want %v", got, tc.want)
 			}
 		})
 	}

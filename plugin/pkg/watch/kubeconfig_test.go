@@ -107,14 +107,14 @@ func TestParseKubeconfig(t *testing.T) {
 // acceptable checks what every connection of a dynamic member must be like.
 func acceptable(t *testing.T, c Connection) {
 	t.Helper()
-	config := c.access.first.config
+	config := c.access.settings.config
 	server, err := c.access.open()
 	switch {
 	case err != nil:
 		t.Errorf("It cannot be used: %v", err)
 	case server.Scheme != "https" || config.Insecure || config.Proxy != nil || config.Transport != nil || config.Dial != nil || config.WrapTransport != nil:
 		t.Errorf("TLS is not what it should be: %s, %+v", server.Scheme, config.Insecure)
-	case config.CAFile+config.CertFile+config.KeyFile+config.BearerTokenFile != "" || c.access.read != nil || c.access.first.plugin != nil:
+	case config.CAFile+config.CertFile+config.KeyFile+config.BearerTokenFile != "" || c.access.read != nil || c.access.settings.plugin != nil:
 		t.Error("It reads files or runs a program")
 	case config.ExecProvider != nil || config.AuthProvider != nil || config.Impersonate.UserName != "":
 		t.Error("It has credentials that are not its own")
@@ -195,7 +195,7 @@ func TestKubeconfigsOfTheOperator(t *testing.T) {
 			switch {
 			case tc.says == "" && err != nil:
 				t.Fatal(err)
-			case tc.says == "" && (!tc.check(c.access.first.config) || c.Insecure() != c.access.first.config.Insecure):
+			case tc.says == "" && (!tc.check(c.access.settings.config) || c.Insecure() != c.access.settings.config.Insecure):
 				t.Error("It is not what it should be")
 			case tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says)):
 				t.Errorf("The error is %v, want one that says %q", err, tc.says)

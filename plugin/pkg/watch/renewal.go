@@ -20,9 +20,6 @@ const (
 // its own goroutine uses it.
 type renewal struct {
 	*access
-	// settings are those in use; they fit what was last read, or are older where that does not work.
-	settings settings
-
 	// got is what the plugin gave last, asked by which plugin, and due when it must be asked again.
 	got   credentials
 	asked digest
@@ -32,11 +29,12 @@ type renewal struct {
 	// refused is what has been tried in vain.
 	refused digest
 	retry   patience
-	// told is the last thing told to the observer.
-	told string
+	// told is the last thing told to the observer, and moved when new credentials came into use.
+	told  string
+	moved time.Time
 }
 
-func newRenewal(a *access) *renewal { return &renewal{access: a, settings: a.first} }
+func newRenewal(a *access) *renewal { return &renewal{access: a} }
 
 // patience waits longer each time.
 type patience struct {
@@ -92,7 +90,10 @@ var errPending = errors.New("pending")
 // search finds out whether there is something new, tries it and uses it. The error is why the old goes on although there
 // should be something new; errPending stands for the one before.
 func (r *renewal) search(ctx context.Context, rejected bool) (used bool, err error) {
-	next := r.settings
+	if time.Since(r.moved) > time.Minute {
+		r.previous.Store(nil) // nobody speaks of it any more
+	}
+	next := r.latest()
 	if next.changed() {
 		if next, err = r.read(); err != nil {
 			return false, err
@@ -102,36 +103,45 @@ func (r *renewal) search(ctx context.Context, rejected bool) (used bool, err err
 	if err != nil {
 		return false, err
 	}
-	candidate, err := newRoute(next, got)
+	whole := next
+	whole.config = got.in(next.config)
+	identity, err := whole.identity()
 	if err != nil {
 		return false, err
 	}
 	current := r.current.Load()
+	if current != nil && current.identity == identity {
+		current.setExpiry(whole, got.expiry)
+		r.refused = digest{}
+		r.use(next)
+		return false, nil
+	}
+	if current != nil && identity == r.refused && !rejected && !r.retry.over(time.Now()) {
+		return false, errPending
+	}
+	candidate, err := newRoute(whole, got.expiry)
+	if err != nil {
+		return false, err
+	}
 	if current != nil {
-		if candidate.identity == current.identity {
-			r.settings, r.refused = next, digest{}
-			return false, nil
-		}
-		if err := r.prove(ctx, candidate, current, rejected); err != nil {
+		if err := r.prove(ctx, candidate, current); err != nil {
 			return false, err
 		}
 	}
-	r.settings, r.refused = next, digest{}
+	r.refused, r.moved = digest{}, time.Now()
+	r.use(next)
 	r.move(candidate)
 	return current != nil, nil
 }
 
-// prove tries a candidate, but one that has been refused not all the time.
-func (r *renewal) prove(ctx context.Context, candidate, current *route, rejected bool) error {
-	now := time.Now()
+// prove tries a candidate. One that has been refused before is tried after ever longer pauses.
+func (r *renewal) prove(ctx context.Context, candidate, current *route) error {
 	if candidate.identity != r.refused {
 		r.refused, r.retry = candidate.identity, patience{}
-	} else if !rejected && !r.retry.over(now) {
-		return errPending
 	}
 	err := r.try(ctx, candidate, current)
 	if err != nil {
-		r.retry.more(now)
+		r.retry.more(time.Now())
 		candidate.retire(false)
 	}
 	return err

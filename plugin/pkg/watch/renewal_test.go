@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
@@ -439,4 +443,55 @@ func TestSecretsAreConcealed(t *testing.T) {
 	if strings.Contains(got.Error(), "-token") || !errors.Is(got, errTooLarge) {
 		t.Errorf("Got %v", got)
 	}
+}
+
+// roundTrip is an http.RoundTripper of one function.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestRequestsFollowTheAddress(t *testing.T) {
+	for _, tc := range []struct{ name, was, is, want string }{
+		{"the address stays", "https://a:1", "https://a:1", "https://a:1/api/v1/nodes?limit=100&resourceVersion=0"},
+		{"another host", "https://a:1", "https://b:2", "https://b:2/api/v1/nodes?limit=100&resourceVersion=0"},
+		{"a path comes", "https://a", "https://b/k8s/c/", "https://b/k8s/c/api/v1/nodes?limit=100&resourceVersion=0"},
+		{"a path goes", "https://a/k8s/c", "https://b", "https://b/api/v1/nodes?limit=100&resourceVersion=0"},
+		{"a path becomes another", "https://a/k8s/c", "https://a/k8s/d", "https://a/k8s/d/api/v1/nodes?limit=100&resourceVersion=0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := ""
+			transport := roundTrip(func(r *http.Request) (*http.Response, error) {
+				got = r.URL.String()
+				return nil, errTooLarge
+			})
+			c, err := NewConnection(&rest.Config{Host: tc.was, Transport: transport})
+			if err != nil {
+				t.Fatal(err)
+			}
+			clients, err := c.clients()
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := newRoute(settings{config: &rest.Config{Host: tc.is, Transport: transport}}, time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.access.move(next)
+			_, err = clients.metadata.Resource(corev1.SchemeGroupVersion.WithResource("nodes")).
+				List(t.Context(), metav1.ListOptions{ResourceVersion: "0", Limit: 100})
+			if got != tc.want || !errors.Is(err, errTooLarge) {
+				t.Errorf("Asked for %s (%v), want %s", got, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestOldSecretsAreForgotten(t *testing.T) {
+	f := newFollowed(t, func(g *guardedServer, _ string) map[string]string {
+		return map[string]string{"kubeconfig": g.kubeconfigOf("token: old")}
+	})
+	f.accept("old", "new")
+	write(t, f.file("kubeconfig"), []byte(f.kubeconfigOf("token: new")))
+	f.watchedBy(t, "new")
+	eventually(t, "only the new ones are kept", func() bool { return f.access.latest().config.BearerToken == "new" })
 }
