@@ -95,6 +95,8 @@ type use struct {
 	watch.Spec
 	// member is set for the exports of one.
 	member *member
+	// addresses is set when the cluster IPs of all Services matter: for the local cluster.
+	addresses bool
 }
 
 func (u *use) key() watcherKey {
@@ -108,7 +110,7 @@ func uses(c *config) []use {
 	add := func(kind mcs.SourceKind, id topology.ClusterID, connection watch.Connection, expire time.Duration, m *member) {
 		out = append(out, use{watch.Spec{
 			Kind: kind, Cluster: id, Connection: connection, Observer: observer{}, StaleAfter: c.stale, ExpireAfter: expire,
-		}, m})
+		}, m, false})
 	}
 	local := ""
 	for i := range c.members {
@@ -120,6 +122,7 @@ func uses(c *config) []use {
 		}
 		local = m.connection.Key
 		add(mcs.Exports, m.ID, m.connection, 0, m)
+		out[len(out)-1].addresses = true
 		for _, kind := range []mcs.SourceKind{mcs.Properties, mcs.Namespaces, mcs.ServiceRanges} {
 			add(kind, m.ID, m.connection, 0, nil)
 		}
@@ -148,6 +151,9 @@ func (s *store) feed(l *leased, u use) error {
 		}
 		w = &shared{source: newSource(watcher, u.Spec, u.member)}
 		s.watchers[key] = w
+	}
+	if u.addresses {
+		w.TellServiceAddresses()
 	}
 	w.users++
 	l.watchers = append(l.watchers, key)

@@ -142,6 +142,11 @@ func (w *world) ApplyNamespace(name string, exists bool) {
 	w.add(fact{apply: func(x *mcs.Index) { x.ApplyNamespace(name, exists) }})
 }
 
+// ApplyServiceAddresses implements watch.Sink.
+func (w *world) ApplyServiceAddresses(taken, free []netip.Addr) {
+	w.add(fact{apply: func(x *mcs.Index) { x.ApplyServiceAddresses(taken, free) }})
+}
+
 // ApplyServiceRanges implements watch.Sink.
 func (w *world) ApplyServiceRanges(ranges []netip.Prefix) {
 	w.add(fact{apply: func(x *mcs.Index) { x.ApplyServiceRanges(ranges) }})

@@ -257,7 +257,9 @@ type Facts struct {
 	Imports map[ServiceKey]*ImportShard
 	// Namespaces are those of the local cluster.
 	Namespaces []string
-	// Ranges are the addresses of the local cluster's own services.
+	// Addresses are the cluster IPs of all Services of the local cluster, exported or not.
+	Addresses []netip.Addr
+	// Ranges are the networks of the local cluster's own services.
 	Ranges []netip.Prefix
 	// Drained is true when the cluster asks not to be used.
 	Drained bool

@@ -31,8 +31,10 @@ type Index struct {
 	// balanced are the services that each load balancer name is needed for, with the number of members that need it.
 	balanced map[string]map[ServiceKey]int
 	hosts    []string // its keys, sorted
-	next     Snapshot
-	changed  bool
+	// claims are the services of each remote cluster IP that would be answered, with the number of members that have it.
+	claims  map[netip.Addr]map[ServiceKey]int
+	next    Snapshot
+	changed bool
 }
 
 // entry is what all sources say about one service.
@@ -85,8 +87,8 @@ func (k SourceKind) String() string {
 // NewIndex returns an index without facts, in which every source of the scope has yet to sync.
 func NewIndex(scope Scope) *Index {
 	x := &Index{scope: scope, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true,
-		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}},
-		balanced: map[string]map[ServiceKey]int{}}
+		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}, taken: map[netip.Addr]struct{}{}},
+		balanced: map[string]map[ServiceKey]int{}, claims: map[netip.Addr]map[ServiceKey]int{}}
 	for _, m := range scope.Members {
 		x.unsynced = append(x.unsynced, Source{Exports, m.ID})
 	}
@@ -115,9 +117,9 @@ func (x *Index) Apply(id topology.ClusterID, key ServiceKey, shard *Shard) {
 		return
 	}
 	if there {
-		x.balance(m, key, e.exports[at].shard, -1)
+		x.account(m, key, e.exports[at].shard, -1)
 	}
-	x.balance(m, key, shard, 1)
+	x.account(m, key, shard, 1)
 	switch {
 	case shard == nil:
 		e.exports = slices.Delete(e.exports, at, at+1)
@@ -171,6 +173,25 @@ func (x *Index) ApplyServiceRanges(ranges []netip.Prefix) {
 	}
 }
 
+// ApplyServiceAddresses says which cluster IPs Services of the local cluster have got, and which they have given back. A
+// remote cluster IP among them is not answered either: before Kubernetes 1.33 nothing else tells.
+func (x *Index) ApplyServiceAddresses(taken, free []netip.Addr) {
+	for _, a := range free {
+		delete(x.around.taken, a)
+		x.touchClaims(a)
+	}
+	for _, a := range taken {
+		x.around.taken[a] = struct{}{}
+		x.touchClaims(a)
+	}
+}
+
+func (x *Index) touchClaims(a netip.Addr) {
+	for key := range x.claims[a] {
+		x.touch(key)
+	}
+}
+
 // ApplyHost says which addresses the host name of a load balancer has.
 func (x *Index) ApplyHost(host string, addrs []netip.Addr) {
 	if slices.Equal(x.around.hosts[host], addrs) {
@@ -188,6 +209,35 @@ func (x *Index) ApplyHost(host string, addrs []netip.Addr) {
 
 // Hosts returns the names of the load balancers whose addresses answers need, sorted. The caller must not change it.
 func (x *Index) Hosts() []string { return x.hosts }
+
+// account keeps what tells which services something concerns that no member says.
+func (x *Index) account(m *Member, key ServiceKey, shard *Shard, sign int) {
+	x.balance(m, key, shard, sign)
+	x.claim(m, key, shard, sign)
+}
+
+// claim keeps account of which services have which remote cluster IPs.
+func (x *Index) claim(m *Member, key ServiceKey, shard *Shard, sign int) {
+	if m.Address != AddressClusterIP || m.ID == x.scope.Local || x.scope.Local == "" || shard == nil || shard.Service == nil {
+		return
+	}
+	for _, a := range shard.Service.ClusterIPs {
+		if !a.IsValid() {
+			continue
+		}
+		users := x.claims[a]
+		if users == nil {
+			users = make(map[ServiceKey]int, 1)
+			x.claims[a] = users
+		}
+		if users[key] += sign; users[key] == 0 {
+			delete(users, key)
+		}
+		if len(users) == 0 {
+			delete(x.claims, a)
+		}
+	}
+}
 
 // balance keeps account of who needs which load balancer names.
 func (x *Index) balance(m *Member, key ServiceKey, shard *Shard, sign int) {

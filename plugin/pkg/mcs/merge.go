@@ -199,6 +199,8 @@ type around struct {
 	// local is the cluster whose view this is; ranges are its service networks, where known.
 	local  topology.ClusterID
 	ranges []netip.Prefix
+	// taken are the cluster IPs of its Services.
+	taken map[netip.Addr]struct{}
 	// hosts are the addresses of load balancers that have names only.
 	hosts map[string][]netip.Addr
 }
@@ -254,7 +256,8 @@ type Unusable struct {
 type UnusableReason string
 
 const (
-	// Overlap means that the remote cluster IP lies in the local cluster's own service network, where it is another service.
+	// Overlap means that the remote cluster IP lies in the local cluster's own service network, or that a Service there has it:
+	// it is another service.
 	Overlap UnusableReason = "overlap"
 	// PortMismatch means, with `address endpoints`, that a port of the Service is another one on the pods, so that a client of an A
 	// record would knock at the wrong one.
@@ -476,6 +479,9 @@ func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr,
 
 // overlaps reports whether an address is one of the local cluster's services.
 func (env around) overlaps(a netip.Addr) bool {
+	if _, taken := env.taken[a]; taken {
+		return true
+	}
 	return slices.ContainsFunc(env.ranges, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 

@@ -101,15 +101,10 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 		PublishNotReady: s.Spec.PublishNotReadyAddresses,
 	}
 	out.Traits = traits(s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig, s.Spec.InternalTrafficPolicy, s.Spec.TrafficDistribution, s.Spec.IPFamilies)
-	ips := s.Spec.ClusterIPs
-	if len(ips) == 0 && s.Spec.ClusterIP != "" {
-		ips = []string{s.Spec.ClusterIP}
-	}
-	if len(ips) > 0 && ips[0] == corev1.ClusterIPNone {
+	if s.Spec.ClusterIP == corev1.ClusterIPNone || len(s.Spec.ClusterIPs) > 0 && s.Spec.ClusterIPs[0] == corev1.ClusterIPNone {
 		out.Type = mcs.Headless
-		ips = nil
 	}
-	out.ClusterIPs = c.addresses(ips)
+	out.ClusterIPs = c.addresses(clusterIPs(s))
 	for _, ingress := range s.Status.LoadBalancer.Ingress {
 		switch {
 		case ingress.IP != "":
@@ -132,6 +127,18 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 		}
 	}
 	return out
+}
+
+// clusterIPs returns the addresses of a Service as they are written; none for a headless one.
+func clusterIPs(s *corev1.Service) []string {
+	ips := s.Spec.ClusterIPs
+	if len(ips) == 0 && s.Spec.ClusterIP != "" {
+		ips = []string{s.Spec.ClusterIP}
+	}
+	if len(ips) > 0 && ips[0] == corev1.ClusterIPNone {
+		return nil
+	}
+	return ips
 }
 
 // serviceImport accepts both versions of ServiceImport.

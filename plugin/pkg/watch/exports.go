@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,8 @@ type exportFeed struct {
 	// slicesReached is the resourceVersion up to which the watch of EndpointSlices has told everything.
 	slicesReached       atomic.Uint64
 	services, endpoints atomic.Int64
+	// addressed is true when the cluster IPs of all Services are asked for.
+	addressed atomic.Bool
 	// holds are the doubts about ServiceExports, Services and EndpointSlices.
 	holds [3]hold
 
@@ -51,6 +54,8 @@ type exportFeed struct {
 	// overlap nobody can tell which is older, so that fetch is made again.
 	fetches, lists uint64
 	limits         limits
+	// addresses are these cluster IPs.
+	addresses map[netip.Addr]struct{}
 	// kept counts the endpoints held; over is true after something was left out for want of room.
 	kept                       int
 	over                       bool
@@ -93,14 +98,15 @@ type fetch struct {
 func newExportFeed(w *Watcher, c clients) *exportFeed {
 	f := &exportFeed{
 		audience: audience{w: w}, clients: c, partial: true,
-		limits:   limits{maxServices, maxEndpoints},
-		convert:  converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
-		group:    mcsGroup{clients: c, plural: "serviceexports"},
-		requests: make(chan struct{}, 8),
-		fetching: map[mcs.ServiceKey]*fetch{},
-		held:     map[mcs.ServiceKey]*held{},
-		owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
-		fresh:    map[mcs.ServiceKey]map[string]time.Time{},
+		limits:    limits{maxServices, maxEndpoints},
+		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
+		group:     mcsGroup{clients: c, plural: "serviceexports"},
+		requests:  make(chan struct{}, 8),
+		fetching:  map[mcs.ServiceKey]*fetch{},
+		held:      map[mcs.ServiceKey]*held{},
+		owner:     map[mcs.ServiceKey]mcs.ServiceKey{},
+		fresh:     map[mcs.ServiceKey]map[string]time.Time{},
+		addresses: map[netip.Addr]struct{}{},
 	}
 	f.recall = f.remember
 	f.retell = f.retellTo
@@ -156,6 +162,9 @@ func (f *exportFeed) retellTo(s Sink) {
 			s.ApplyShard(f.w.spec.Cluster, key, h.shard, time.Time{})
 		}
 	}
+	if len(f.addresses) > 0 {
+		s.ApplyServiceAddresses(slices.Collect(maps.Keys(f.addresses)), nil)
+	}
 }
 
 func (f *exportFeed) remember(facts mcs.Facts) {
@@ -168,6 +177,9 @@ func (f *exportFeed) remember(facts mcs.Facts) {
 		}
 		f.held[key] = h
 		f.count(shard, 1)
+	}
+	for _, a := range facts.Addresses {
+		f.addresses[a] = struct{}{}
 	}
 }
 
@@ -253,7 +265,11 @@ func (f *exportFeed) listedAll() {
 	for key, h := range f.held {
 		f.tell(key, h, time.Time{})
 	}
+	first := f.level.Load() == levelNone
 	f.goLive()
+	if first {
+		f.tellAddresses(slices.Collect(maps.Keys(f.addresses)), nil)
+	}
 	f.w.complete()
 }
 
@@ -371,14 +387,85 @@ func (f *exportFeed) compactService(obj any) any {
 	return f.serviceItem(s)
 }
 
-// serviceItem has a fact only if the service is exported.
+// serviceItem has a fact only if the service is exported; of others at most the addresses are kept.
 func (f *exportFeed) serviceItem(s *corev1.Service) *item {
 	out := identify(s)
 	out.key = mcs.ServiceKey{Namespace: s.Namespace, Name: s.Name}
-	if f.held[out.key] != nil {
+	switch {
+	case f.held[out.key] != nil:
 		out.fact = f.convert.service(s)
+	case f.addressed.Load():
+		out.fact = converter{func(Rejection) {}}.addresses(clusterIPs(s))
 	}
 	return out
+}
+
+// addressesOf returns the cluster IPs of the Service that an item stands for.
+func addressesOf(it *item) (out mcs.Addresses) {
+	switch fact := it.fact.(type) {
+	case *mcs.ServiceSpec:
+		return fact.ClusterIPs
+	case mcs.Addresses:
+		return fact
+	}
+	return out
+}
+
+// moveAddresses tells what becomes of the cluster IPs of one Service.
+func (f *exportFeed) moveAddresses(taken, free mcs.Addresses) {
+	if !f.addressed.Load() {
+		return
+	}
+	var news, gone []netip.Addr
+	for _, a := range taken {
+		if _, known := f.addresses[a]; a.IsValid() && !known {
+			f.addresses[a] = struct{}{}
+			news = append(news, a)
+		}
+	}
+	for _, a := range free {
+		if _, known := f.addresses[a]; known {
+			delete(f.addresses, a)
+			gone = append(gone, a)
+		}
+	}
+	f.tellAddresses(news, gone)
+}
+
+func (f *exportFeed) tellAddresses(taken, free []netip.Addr) {
+	if len(taken)+len(free) == 0 || f.level.Load() == levelNone {
+		return
+	}
+	for _, s := range f.sinks {
+		s.ApplyServiceAddresses(taken, free)
+	}
+}
+
+// replaceAddresses takes the cluster IPs from a full list.
+func (f *exportFeed) replaceAddresses(items []any) {
+	if !f.addressed.Load() {
+		return
+	}
+	now := make(map[netip.Addr]struct{}, len(items))
+	var news, gone []netip.Addr
+	for _, obj := range items {
+		for _, a := range addressesOf(obj.(*item)) {
+			if _, twice := now[a]; !a.IsValid() || twice {
+				continue
+			}
+			now[a] = struct{}{}
+			if _, known := f.addresses[a]; !known {
+				news = append(news, a)
+			}
+		}
+	}
+	for a := range f.addresses {
+		if _, still := now[a]; !still {
+			gone = append(gone, a)
+		}
+	}
+	f.addresses = now
+	f.tellAddresses(news, gone)
 }
 
 func (f *exportFeed) setService(obj any) {
@@ -389,6 +476,7 @@ func (f *exportFeed) setService(obj any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	it := f.serviceItem(s)
+	f.moveAddresses(addressesOf(it), mcs.Addresses{})
 	if h := f.held[it.key]; h != nil && !h.service.older(it.version) {
 		h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, false}
 		f.tell(it.key, h, time.Time{})
@@ -400,6 +488,9 @@ func (f *exportFeed) removeService(obj any) {
 	key := mcs.ServiceKey{Namespace: it.namespace, Name: it.name}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if s, ok := obj.(*corev1.Service); ok && f.addressed.Load() {
+		f.moveAddresses(mcs.Addresses{}, addressesOf(f.serviceItem(s)))
+	}
 	h := f.held[key]
 	if h == nil || h.service.older(it.version) {
 		return
@@ -415,6 +506,7 @@ func (f *exportFeed) replaceServices(items []any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lists++
+	f.replaceAddresses(items)
 	there := make(map[mcs.ServiceKey]*item, len(f.held))
 	for _, obj := range items {
 		if it := obj.(*item); f.held[it.key] != nil {
@@ -424,8 +516,10 @@ func (f *exportFeed) replaceServices(items []any) {
 	for key, h := range f.held {
 		h.service = fetched[*mcs.ServiceSpec]{}
 		// Without a fact when the export is newer than the list: then there is a fetch, under way or finished since.
-		if it := there[key]; it != nil && it.fact != nil {
-			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, false}
+		if it := there[key]; it != nil {
+			if spec, ok := it.fact.(*mcs.ServiceSpec); ok {
+				h.service = fetched[*mcs.ServiceSpec]{spec, it.version, false}
+			}
 		}
 		f.settle(key, h, f.servicesBegan)
 	}

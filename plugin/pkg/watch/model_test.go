@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +39,7 @@ type told struct {
 	shards     map[mcs.ServiceKey]*mcs.Shard
 	imports    map[mcs.ServiceKey]*mcs.ImportShard
 	namespaces map[string]bool
+	addresses  map[netip.Addr]bool
 	synced     []mcs.Source
 	restored   []mcs.Source
 	calls      int // of any kind
@@ -48,7 +50,7 @@ type told struct {
 }
 
 func newTold() *told {
-	return &told{shards: map[mcs.ServiceKey]*mcs.Shard{}, imports: map[mcs.ServiceKey]*mcs.ImportShard{}, namespaces: map[string]bool{}}
+	return &told{shards: map[mcs.ServiceKey]*mcs.Shard{}, imports: map[mcs.ServiceKey]*mcs.ImportShard{}, namespaces: map[string]bool{}, addresses: map[netip.Addr]bool{}}
 }
 
 func (s *told) ApplyShard(_ topology.ClusterID, key mcs.ServiceKey, shard *mcs.Shard, _ time.Time) {
@@ -83,6 +85,20 @@ func (s *told) SetSynced(source mcs.Source) {
 	defer s.mu.Unlock()
 	s.calls++
 	s.synced = append(s.synced, source)
+}
+
+func (s *told) ApplyServiceAddresses(taken, free []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range taken {
+		if s.addresses[a] {
+			panic(fmt.Sprintf("%s was told twice", a))
+		}
+		s.addresses[a] = true
+	}
+	for _, a := range free {
+		delete(s.addresses, a)
+	}
 }
 
 func (s *told) SetRestored(source mcs.Source) {

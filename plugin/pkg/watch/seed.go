@@ -59,6 +59,10 @@ func (c *collector) ApplyNamespace(name string, exists bool) {
 	}
 }
 
+func (c *collector) ApplyServiceAddresses(taken, free []netip.Addr) {
+	c.facts.Addresses = slices.DeleteFunc(append(c.facts.Addresses, taken...), func(a netip.Addr) bool { return slices.Contains(free, a) })
+}
+
 func (c *collector) ApplyServiceRanges(ranges []netip.Prefix) { c.facts.Ranges = ranges }
 
 func (c *collector) SetDrained(_ topology.ClusterID, drained bool) { c.facts.Drained = drained }

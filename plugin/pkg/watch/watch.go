@@ -31,6 +31,9 @@ type Sink interface {
 	ApplyImport(key mcs.ServiceKey, shard *mcs.ImportShard, changed time.Time)
 	// ApplyNamespace says whether a namespace exists in the local cluster.
 	ApplyNamespace(name string, exists bool)
+	// ApplyServiceAddresses says which cluster IPs Services of the local cluster have got, and which they have given back,
+	// exported or not. The slices must not be changed.
+	ApplyServiceAddresses(taken, free []netip.Addr)
 	// ApplyServiceRanges says which addresses the local cluster gives to its own services. The slice must not be changed.
 	ApplyServiceRanges(ranges []netip.Prefix)
 	// SetDrained says whether a cluster asks not to be used by the ClusterProperty drain.clusterset-dns.io.
@@ -255,6 +258,13 @@ func (w *Watcher) Close() {
 	w.done.Wait()
 	w.access.leave(w)
 	utilnet.CloseIdleConnectionsFor(w.http.Transport)
+}
+
+// TellServiceAddresses lets a source of kind Exports tell the cluster IPs of all its Services from now on.
+func (w *Watcher) TellServiceAddresses() {
+	if f, ok := w.feed.(*exportFeed); ok && !f.addressed.Swap(true) {
+		w.anew()
+	}
 }
 
 // Subscribe tells the sink all that is known, and from then on every change. If the source has synced already, that is
