@@ -19,6 +19,8 @@ type store struct {
 	started time.Time
 	// conditions are what is known of members besides what they export.
 	conditions conditions
+	// claims are what members call themselves.
+	claims claims
 	// wasReady is set once Ready has been true: readiness is never taken back.
 	wasReady atomic.Bool
 
@@ -211,7 +213,11 @@ func (s *store) end(l *leased) {
 			delete(s.watchers, key)
 			w.stop()
 			w.Close()
-			forgetSource(w.name, s.named(w.name))
+			left := s.named(w.name)
+			if !left {
+				s.claims.forget(key.cluster)
+			}
+			forgetSource(w.name, left)
 		}
 	}
 }

@@ -253,6 +253,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--tls-cert-file=" + file(servingCertFile),
 		"--tls-private-key-file=" + file(servingKeyFile),
 		"--token-auth-file=" + file(tokenFile),
+		"--client-ca-file=" + file(clientCAFile),
 		"--authorization-mode=RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-signing-key-file=" + file(accountKeyFile),
@@ -389,6 +390,11 @@ func (c *Cluster) AdminKubeconfig() string { return filepath.Join(c.dir, adminKu
 // Kubeconfig returns the path of the DNS server's kubeconfig: a ServiceAccount token with exactly the roles of
 // deploy/rbac, member and local. Its only context has the name of the cluster.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.dir, dnsKubeconfigFile) }
+
+// ClientCertificate returns a new client certificate for a user, valid until the given time, and its key, both PEM.
+func (c *Cluster) ClientCertificate(user string, end time.Time) (certPEM, keyPEM []byte, err error) {
+	return c.credentials.clientPair(user, end)
+}
 
 // AuditLog returns the path of the API server's audit log: one JSON event (audit.k8s.io/v1, level Metadata) per line
 // and request, written before the client gets the answer. Lists have the stage ResponseComplete, watches
