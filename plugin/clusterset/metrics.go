@@ -41,6 +41,12 @@ var (
 		Name:      "collapse_held",
 		Help:      "1 while a list of a cluster's API server is not believed because most of what was known has vanished from it.",
 	}, []string{"cluster", "resource"})
+	stateErrors = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "state_errors_total",
+		Help:      "Files of the last known state that could not be used or written, by cluster and operation (read, write).",
+	}, []string{"cluster", "operation"})
 	conflicts = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
@@ -244,6 +250,7 @@ func forgetSource(name string, left bool) {
 	rejectionsTotal.DeletePartialMatch(label)
 	watchProblem.DeletePartialMatch(label)
 	collapseHeld.DeletePartialMatch(label)
+	stateErrors.DeletePartialMatch(label)
 	idMismatch.DeletePartialMatch(label)
 	invalidExports.DeletePartialMatch(label)
 	unusable.DeletePartialMatch(label)

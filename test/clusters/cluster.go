@@ -50,6 +50,10 @@ type Options struct {
 	ControllerManager bool
 	// CRDs says which versions of the MCS API are served from the start. ApplyCRDs changes it later.
 	CRDs CRDMode
+	// Remote gives the server's account only the rights that it needs in a cluster that is not its own.
+	Remote bool
+	// Flags are further flags of kube-apiserver.
+	Flags []string
 	// Dir is the data folder. One that is given is kept by Stop, and a later cluster with the same folder has its
 	// data; otherwise it is a temporary folder that Stop removes.
 	Dir string
@@ -239,7 +243,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 	if c.api.running() {
 		return errors.New("kube-apiserver is already running")
 	}
-	api, err := startProcess(c.dir, c.binaries.APIServer, []string{
+	api, err := startProcess(c.dir, c.binaries.APIServer, append([]string{
 		"--etcd-servers=" + c.ports[1].url("http"),
 		"--bind-address=127.0.0.1",
 		"--advertise-address=127.0.0.1",
@@ -260,7 +264,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--audit-log-path=" + file(auditLogFile),
 		"--audit-log-maxsize=0", // one file, never rotated
 		"--profiling=false",
-	})
+	}, c.options.Flags...))
 	if err != nil {
 		return err
 	}
@@ -324,7 +328,11 @@ func (c *Cluster) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"member.yaml", "local.yaml"} {
+	names := []string{"member.yaml"}
+	if !c.options.Remote {
+		names = append(names, "local.yaml")
+	}
+	for _, name := range names {
 		manifests, err := os.ReadFile(filepath.Join(root, "deploy", "rbac", name))
 		if err != nil {
 			return err
