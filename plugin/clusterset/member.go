@@ -58,7 +58,7 @@ func (m *member) setWeight(words []string) error {
 
 func (m *member) setAllow(words []string) error {
 	if len(words) == 0 {
-		return fmt.Errorf("'allow' of cluster %s needs the ranges in which its addresses may lie: allow CIDR...", m.ID)
+		return fmt.Errorf("'allow' of cluster %s needs one range or more in which its addresses may lie, such as 10.0.0.0/8", m.ID)
 	}
 	for _, word := range words {
 		prefix, err := netip.ParsePrefix(word)
@@ -72,7 +72,7 @@ func (m *member) setAllow(words []string) error {
 
 func (m *member) setNamespaces(words []string) error {
 	if len(words) == 0 {
-		return fmt.Errorf("'namespaces' of cluster %s needs those that it may export from: namespaces NAME...", m.ID)
+		return fmt.Errorf("'namespaces' of cluster %s needs the names of those that it may export from", m.ID)
 	}
 	for _, word := range words {
 		if !topology.IsLabel(word) {

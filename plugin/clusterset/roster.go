@@ -88,7 +88,6 @@ type described struct {
 // elected is a member that takes part.
 type elected struct {
 	*member
-	sum   [sha256.Size]byte
 	joins bool
 }
 
