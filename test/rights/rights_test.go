@@ -212,7 +212,7 @@ func TestEachRightIsNeededAndNoOther(t *testing.T) {
 			t.Errorf("%s refused %q", c.Name(), refused)
 		}
 		for right := range rights {
-			if !member[right] && !(c == east && local[right]) {
+			if !member[right] && (c != east || !local[right]) {
 				t.Errorf("%s allowed %q, which no manifest grants", c.Name(), right)
 			}
 		}
