@@ -1,0 +1,620 @@
+package clusterset
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
+	"github.com/miekg/dns"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/rest"
+
+	"github.com/clusterset-dns/clusterset-dns/internal/model"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
+)
+
+// simulation is one schedule: clusters whose API servers lose, delay and repeat, a server that watches them and is
+// reloaded and restarted, and a client that asks. Everything that happens follows from the seed.
+type simulation struct {
+	t          testing.TB
+	began      time.Time
+	seed       uint64
+	rng        *rand.Rand
+	kubeconfig string
+	clusters   []*simCluster
+	setup      simSetup
+	server     *simServer
+	servers    int
+	faults     []simFault // that last
+	// verbose writes down what happens.
+	verbose bool
+	trace   hash.Hash
+	log     []string
+	simCounts
+	err error
+}
+
+// simCounts are what a schedule has to show.
+type simCounts struct{ events, faults, answers, certain int }
+
+func (c *simCounts) add(o simCounts) {
+	c.events, c.faults, c.answers, c.certain = c.events+o.events, c.faults+o.faults, c.answers+o.answers, c.certain+o.certain
+}
+
+// What every schedule has at least.
+const (
+	simEvents  = 100
+	simFaults  = 3
+	simAnswers = 200
+)
+
+// simFault is a fault that ends.
+type simFault struct {
+	until time.Time
+	end   func()
+}
+
+// simSetup is what the Corefile says.
+type simSetup struct {
+	members          []simMember
+	prefer           string
+	all, ignoreEmpty bool
+}
+
+type simMember struct {
+	cluster *simCluster
+	address string
+	region  string
+	weight  int // -1 for none
+	// login changes the connection.
+	login int
+}
+
+// simServer is a running server: what it holds, and what it may know.
+type simServer struct {
+	tenant  *lease.Tenant
+	key     string
+	handler *Clusterset
+	config  *model.Config
+	known   []*simKnown // by member
+}
+
+// simResult is the outcome of a schedule.
+type simResult struct {
+	simCounts
+	digest string
+	err    error
+	log    []string
+}
+
+// simulate runs one schedule in a bubble of its own.
+func simulate(t *testing.T, kubeconfig string, seed uint64, verbose bool) (out simResult) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{
+			t: t, began: time.Now(), seed: seed, rng: rand.New(rand.NewPCG(seed, 0x636c7573746572)), kubeconfig: kubeconfig, verbose: verbose, trace: sha256.New(),
+		}
+		process = newStore()
+		s.run()
+		s.stop()
+		out = simResult{s.simCounts, fmt.Sprintf("%x", s.trace.Sum(nil)[:8]), s.err, s.log}
+	})
+	return out
+}
+
+// note writes a line of the schedule: what follows from the seed alone.
+func (s *simulation) note(format string, args ...any) {
+	line := fmt.Sprintf("%8.3f ", time.Since(s.began).Seconds()) + fmt.Sprintf(format, args...)
+	_, _ = io.WriteString(s.trace, line+"\n")
+	s.logf("%s", line)
+}
+
+func (s *simulation) logf(format string, args ...any) {
+	if s.verbose {
+		s.log = append(s.log, fmt.Sprintf(format, args...))
+	}
+}
+
+func (s *simulation) fail(err error) {
+	if s.err == nil {
+		s.err = err
+		s.note("FAILED: %v", err)
+	}
+}
+
+func (s *simulation) chance(percent int) bool { return s.rng.IntN(100) < percent }
+
+func (s *simulation) run() {
+	for i, id := range []string{"east", "west.eu", "north", "south"} {
+		s.clusters = append(s.clusters, newSimCluster(i, id, rand.New(rand.NewPCG(s.seed, uint64(i))), i == 0)) //nolint:gosec // no secret
+	}
+	s.setup = s.newSetup()
+	if s.chance(50) { // some API servers are not there at the start
+		s.fault()
+	}
+	s.start()
+	for round := 0; s.err == nil && (round < 3 || s.events < simEvents || s.simCounts.faults < simFaults || s.answers < simAnswers); round++ {
+		for range 25 + s.rng.IntN(20) {
+			s.step()
+		}
+		s.quiet()
+	}
+}
+
+// step is a bit of turbulence.
+func (s *simulation) step() {
+	if s.err != nil {
+		return
+	}
+	switch n := s.rng.IntN(100); {
+	case n < 75:
+		for range 1 + s.rng.IntN(3) {
+			c := pick(s.rng, s.clusters)
+			s.events++
+			s.note("%s: %s", c.id, c.mutate())
+		}
+	case n < 88:
+		s.fault()
+	case n < 91:
+		s.reload()
+	case n < 92:
+		s.restart()
+	default:
+		s.pass(time.Duration(s.rng.IntN(8)) * time.Second)
+	}
+	s.pass(time.Duration(s.rng.IntN(1500)) * time.Millisecond)
+	for range 1 + s.rng.IntN(3) {
+		s.ask(s.question())
+	}
+}
+
+// pass lets time pass, and faults end.
+func (s *simulation) pass(d time.Duration) {
+	until := time.Now().Add(d)
+	for {
+		next := slices.IndexFunc(s.faults, func(f simFault) bool { return !f.until.After(until) })
+		for i, f := range s.faults {
+			if next >= 0 && f.until.Before(s.faults[next].until) {
+				next = i
+			}
+		}
+		if next < 0 {
+			break
+		}
+		f := s.faults[next]
+		s.faults = slices.Delete(s.faults, next, next+1)
+		time.Sleep(time.Until(f.until))
+		f.end()
+	}
+	time.Sleep(time.Until(until))
+	synctest.Wait()
+	if s.server != nil {
+		for _, k := range s.server.known {
+			k.look()
+		}
+	}
+}
+
+// lasting begins a fault that ends by itself.
+func (s *simulation) lasting(c *simCluster, what string, d time.Duration, begin, end func(*watchtest.Weather)) {
+	s.note("%s: %s for %s", c.id, what, d)
+	c.api.SetWeather(begin)
+	s.faults = append(s.faults, simFault{time.Now().Add(d), func() {
+		s.note("%s: no more %s", c.id, what)
+		c.api.SetWeather(end)
+	}})
+}
+
+// fault makes something go wrong.
+func (s *simulation) fault() {
+	s.simCounts.faults++
+	c := pick(s.rng, s.clusters)
+	long := time.Duration(1+s.rng.IntN(20)) * time.Second
+	if s.chance(15) {
+		long += time.Duration(s.rng.IntN(100)) * time.Second
+	}
+	switch s.rng.IntN(16) {
+	case 0:
+		s.lasting(c, "refused connections", long, func(w *watchtest.Weather) { w.Refuse = true }, func(w *watchtest.Weather) { w.Refuse = false })
+		c.api.Drop(syscall.ECONNRESET)
+	case 1:
+		s.lasting(c, "hanging", long, func(w *watchtest.Weather) { w.Hang = true }, func(w *watchtest.Weather) { w.Hang = false })
+	case 2:
+		code := pick(s.rng, []int{401, 403, 429, 500, 503})
+		s.lasting(c, fmt.Sprint("status ", code), long, func(w *watchtest.Weather) { w.Status = code }, func(w *watchtest.Weather) { w.Status = 0 })
+		if s.chance(70) {
+			c.api.Drop(io.EOF)
+		}
+	case 3:
+		d := time.Duration(s.rng.IntN(4000)) * time.Millisecond
+		s.lasting(c, fmt.Sprint("latency of ", d), long, func(w *watchtest.Weather) { w.Latency = d }, func(w *watchtest.Weather) { w.Latency = 0 })
+		if s.chance(50) {
+			c.api.Drop(io.EOF)
+		}
+	case 4, 5, 6:
+		lag, repeat, swap := time.Duration(1+s.rng.IntN(6000))*time.Millisecond, s.rng.IntN(60), s.rng.IntN(60)
+		s.lasting(c, fmt.Sprintf("lag of %s, %d %% twice, %d %% swapped", lag, repeat, swap), long,
+			func(w *watchtest.Weather) { w.Lag, w.Repeat, w.Swap = lag, repeat, swap },
+			func(w *watchtest.Weather) { w.Lag, w.Repeat, w.Swap = 0, 0, 0 })
+	case 7, 8:
+		err := pick(s.rng, []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET})
+		s.note("%s: streams end: %v", c.id, err)
+		c.api.Drop(err)
+	case 9:
+		resource := pick(s.rng, exportResources)
+		s.note("%s: the stream of %s has expired", c.id, resource)
+		c.api.Expire(resource)
+	case 10:
+		s.note("%s: history is compacted, streams end", c.id)
+		c.api.Drop(io.EOF)
+		for range s.rng.IntN(5) {
+			s.events++
+			s.note("%s: unseen: %s", c.id, c.mutate())
+		}
+		c.api.Compact()
+	case 11:
+		if !c.serves() {
+			return
+		}
+		s.note("%s: the CRDs go", c.id)
+		c.serve(false)
+		s.faults = append(s.faults, simFault{time.Now().Add(long), func() {
+			s.note("%s: the CRDs are back", c.id)
+			c.serve(true)
+		}})
+	case 12:
+		s.note("%s: backup", c.id)
+		c.backup()
+	case 13:
+		s.note("%s: restored %v", c.id, c.restore())
+	case 14:
+		no := s.chance(50)
+		s.note("%s: streamed lists: %v", c.id, !no)
+		behind := s.rng.IntN(6)
+		c.api.SetWeather(func(w *watchtest.Weather) { w.NoStreams, w.Behind = no, behind })
+		c.api.Drop(io.EOF)
+	case 15:
+		d := time.Duration(20+s.rng.IntN(100)) * time.Second
+		s.note("the clock jumps by %s", d)
+		s.pass(d)
+	}
+}
+
+// quiet ends all faults, waits until the server must know everything, and asks for everything.
+func (s *simulation) quiet() {
+	if s.err != nil {
+		return
+	}
+	for _, f := range s.faults {
+		f.end()
+	}
+	s.faults = nil
+	s.note("quiet")
+	s.pass(60 * time.Second)
+	s.pass(6 * time.Second)
+	for _, ns := range simNamespaces {
+		for _, name := range simServices {
+			key := model.Key{Namespace: ns, Name: name}
+			p := possibleOf(s.server.config, s.server.known, key)
+			if unsure := p.Uncertain(); len(unsure) > 0 {
+				for i, k := range s.server.known {
+					unsure = append(unsure, fmt.Sprintf("member %d was told %+v", i, k.told))
+				}
+				s.fail(fmt.Errorf("%v: no rest: %s", key, strings.Join(unsure, "\n")))
+				return
+			}
+			for _, q := range s.questions(key) {
+				s.certain++
+				if reply, ok := s.ask(q); ok {
+					s.note("%s %s: %s", q.Name(s.server.config.Zone), q.Type, reply)
+				}
+			}
+		}
+	}
+}
+
+// questions are all kinds of questions about a service.
+func (s *simulation) questions(key model.Key) []*model.Question {
+	port, cluster := pick(s.rng, simPorts), pick(s.rng, s.clusters)
+	_, host, a4, _ := cluster.pod(s.rng.IntN(12))
+	if host == "" || host == "Bad_Host" {
+		host = strings.ReplaceAll(a4, ".", "-")
+	}
+	return []*model.Question{
+		{Key: key, Type: "A"}, {Key: key, Type: "AAAA"}, {Key: key, Type: "SRV"},
+		{Kind: model.OfPort, Key: key, Port: port.Name, Protocol: port.Protocol, Type: "SRV"},
+		{Kind: model.OfHost, Key: key, Host: host, Cluster: cluster.id, Type: "A"},
+	}
+}
+
+// question is one of any kind.
+func (s *simulation) question() *model.Question {
+	key := model.Key{Namespace: pick(s.rng, simNamespaces), Name: pick(s.rng, simServices)}
+	if s.chance(4) {
+		key.Namespace = "nowhere"
+	}
+	q := pick(s.rng, s.questions(key))
+	switch s.rng.IntN(20) {
+	case 0:
+		return &model.Question{Kind: model.OfNamespace, Key: key, Type: "A"}
+	case 1:
+		return &model.Question{Kind: model.OfCluster, Key: key, Cluster: pick(s.rng, s.clusters).id, Type: "A"}
+	case 2:
+		return &model.Question{Kind: model.OfProtocol, Key: key, Protocol: pick(s.rng, simPorts).Protocol, Type: "A"}
+	case 3:
+		return &model.Question{Key: key, Type: "TXT"}
+	}
+	return q
+}
+
+// ask asks the server and compares what it says with the model.
+func (s *simulation) ask(q *model.Question) (model.Reply, bool) {
+	if s.err != nil {
+		return model.Reply{}, false
+	}
+	s.answers++
+	srv := s.server
+	p := possibleOf(srv.config, srv.known, q.Key)
+	reply, err := srv.ask(q, fmt.Sprintf("10.240.%d.%d", s.rng.IntN(4), s.rng.IntN(250)))
+	if err == nil {
+		err = srv.config.Check(p, q, reply)
+	}
+	if err != nil {
+		s.explain(q, p)
+		s.fail(err)
+		return reply, false
+	}
+	s.logf("         %s %s: %s", q.Name(srv.config.Zone), q.Type, reply)
+	return reply, true
+}
+
+// explain writes down what the model took for possible.
+func (s *simulation) explain(q *model.Question, p *model.Possible) {
+	s.logf("What may be known of %v: %s", q.Key, strings.Join(p.Uncertain(), ", "))
+	s.logf("  setup %s", strings.ReplaceAll(s.setup.stanza(), "\n", "; "))
+	for i, k := range s.server.known {
+		s.logf("  %s: from change %v to %d; drained %v, stale %v; told %+v", k.cluster.id, k.low, len(k.cluster.history)-1, p.Drained[i], p.Stale[i], k.told)
+		for _, shard := range p.Shards[i] {
+			if shard.Export != nil {
+				s.logf("    %+v", *shard.Export)
+			}
+			if shard.Service != nil {
+				s.logf("    %+v", *shard.Service)
+			}
+			s.logf("    %+v", shard.Slices)
+		}
+	}
+}
+
+func (s *simServer) ask(q *model.Question, client string) (model.Reply, error) {
+	m := new(dns.Msg)
+	m.SetQuestion(q.Name(s.config.Zone), dns.StringToType[q.Type])
+	w := dnstest.NewRecorder(&test.ResponseWriter{TCP: true, RemoteIP: client})
+	if _, err := s.handler.ServeDNS(context.Background(), w, m); err != nil {
+		return model.Reply{}, err
+	}
+	if w.Msg == nil {
+		return model.Reply{}, errors.New("no answer")
+	}
+	out := model.Reply{Code: dns.RcodeToString[w.Msg.Rcode], Records: texts(w.Msg.Answer, m.Question[0].Name)}
+	out.Extra = texts(w.Msg.Extra, "")
+	if len(w.Msg.Answer) == 0 && (len(w.Msg.Ns) != 1 || w.Msg.Ns[0].Header().Rrtype != dns.TypeSOA) {
+		return out, fmt.Errorf("%s: no records and no SOA", m.Question[0].Name)
+	}
+	return out, nil
+}
+
+// texts writes records as the model does. An owner that is not the expected one is written too.
+func texts(records []dns.RR, owner string) (out []string) {
+	for _, rr := range records {
+		text := dns.TypeToString[rr.Header().Rrtype] + " "
+		if rr.Header().Name != owner {
+			text = rr.Header().Name + " " + text
+		}
+		switch r := rr.(type) {
+		case *dns.A:
+			text += r.A.String()
+		case *dns.AAAA:
+			text += r.AAAA.String()
+		case *dns.SRV:
+			text += fmt.Sprint(r.Port, " ", r.Target)
+		default:
+			text += rr.String()
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+// Servers.
+
+func (s *simulation) newSetup() simSetup {
+	out := simSetup{prefer: pick(s.rng, []string{"", "", "none", "cluster region"}), all: s.chance(20), ignoreEmpty: s.chance(20)}
+	weights := s.chance(25)
+	for i, c := range s.clusters {
+		m := simMember{cluster: c, address: pick(s.rng, []string{"clusterip", "clusterip", "loadbalancer", "endpoints", fmt.Sprintf("198.51.100.%d", i)}), weight: -1}
+		m.region = pick(s.rng, []string{"eu", "eu", "us"})
+		if weights && s.chance(60) {
+			m.weight = pick(s.rng, []int{0, 1, 10})
+		}
+		out.members = append(out.members, m)
+	}
+	return out
+}
+
+// stanza writes the setup as a Corefile has it.
+func (p *simSetup) stanza() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "clusterset {\nlocal %s\n", p.members[0].cluster.id)
+	for _, m := range p.members {
+		fmt.Fprintf(&b, "cluster %s KC {\naddress %s\nregion %s\n", m.cluster.id, m.address, m.region)
+		if m.weight >= 0 {
+			fmt.Fprintf(&b, "weight %d\n", m.weight)
+		}
+		b.WriteString("}\n")
+	}
+	if p.prefer != "" {
+		fmt.Fprintf(&b, "prefer %s\n", p.prefer)
+	}
+	if p.all {
+		b.WriteString("answer all\n")
+	}
+	if p.ignoreEmpty {
+		b.WriteString("ignore empty_service\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// model is the same setup as the model has it.
+func (p *simSetup) model() *model.Config {
+	out := &model.Config{Zone: "clusterset.local.", Local: p.members[0].cluster.id, Prefer: p.prefer, All: p.all, IgnoreEmpty: p.ignoreEmpty}
+	kinds := map[string]model.AddressKind{"clusterip": model.ClusterIP, "loadbalancer": model.LoadBalancer, "endpoints": model.Endpoints}
+	for i := range p.members {
+		m := &p.members[i]
+		made := model.Member{ID: m.cluster.id, Region: m.region}
+		if kind, ok := kinds[m.address]; ok {
+			made.Address = kind
+		} else {
+			made.Address, made.Gateway = model.Gateway, []netip.Addr{netip.MustParseAddr(m.address)}
+		}
+		if m.weight >= 0 {
+			made.Weight = &m.weight
+		}
+		out.Members = append(out.Members, made)
+	}
+	return out
+}
+
+// begin starts a server with the current setup, beside the one that runs.
+func (s *simulation) begin() {
+	config, err := parseStanza(s.kubeconfig, s.setup.stanza())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	next := &simServer{tenant: &lease.Tenant{}, config: s.setup.model()}
+	for i, m := range s.setup.members {
+		token := fmt.Sprintf("%d-%d", s.servers, m.login)
+		config.members[i].connection, err = watch.NewConnection(&rest.Config{Host: "http://" + m.cluster.id, Transport: m.cluster.api, BearerToken: token})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		next.known = append(next.known, s.known(m.cluster, token))
+	}
+	next.key = worldKey(config)
+	l, err := process.worlds.Acquire(next.tenant, next.key, func() (*leased, error) { return process.newWorld(config) })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	next.handler = &Clusterset{config: *config, world: l.world}
+	if old := s.server; old != nil {
+		process.worlds.Release(old.tenant, old.key)
+	}
+	s.server = next
+}
+
+// known finds what the running server may know by that connection.
+func (s *simulation) known(c *simCluster, token string) *simKnown {
+	if s.server != nil {
+		for _, k := range s.server.known {
+			if k.cluster == c && k.token == token {
+				return k
+			}
+		}
+	}
+	made := newSimKnown(c, token)
+	if s.server != nil {
+		for _, k := range s.server.known {
+			// Whether a cluster drains itself is known of the cluster, whoever has read it.
+			if at, ok := k.low["clusterproperties"]; ok && k.cluster == c {
+				made.low["clusterproperties"] = at
+			}
+		}
+	}
+	return made
+}
+
+func (s *simulation) start() {
+	s.note("start: %s", strings.ReplaceAll(s.setup.stanza(), "\n", "; "))
+	s.begin()
+	s.pass(time.Duration(s.rng.IntN(2000)) * time.Millisecond)
+}
+
+// reload changes the setup, or nothing.
+func (s *simulation) reload() {
+	s.simCounts.faults++
+	switch s.rng.IntN(4) {
+	case 0:
+		next := s.newSetup()
+		for i := range next.members {
+			next.members[i].login = s.setup.members[i].login
+		}
+		s.setup = next
+	case 1:
+		s.setup.members = slices.Clone(s.setup.members)
+		s.setup.members[s.rng.IntN(len(s.clusters))].login++
+	}
+	s.note("reload: %s", strings.ReplaceAll(s.setup.stanza(), "\n", "; "))
+	s.begin()
+	s.pass(0)
+}
+
+// restart ends the process and starts another.
+func (s *simulation) restart() {
+	s.simCounts.faults++
+	s.note("restart")
+	s.stop()
+	s.servers++
+	process = newStore()
+	s.begin()
+	s.pass(0)
+}
+
+func (s *simulation) stop() {
+	process.worlds.Release(s.server.tenant, s.server.key)
+	s.server = nil
+	synctest.Wait()
+}
+
+func TestSimulation(t *testing.T) {
+	// The API machinery slows down who reports errors too fast, by the clock outside the bubble.
+	handlers := utilruntime.ErrorHandlers
+	utilruntime.ErrorHandlers = nil
+	t.Cleanup(func() { utilruntime.ErrorHandlers = handlers })
+	runtime.GOMAXPROCS(1)
+	path := kubeconfigFile(t)
+	began := time.Now()
+	var sum simCounts
+	first, _ := strconv.Atoi(cmp.Or(os.Getenv("SEED"), "1"))
+	n, _ := strconv.Atoi(cmp.Or(os.Getenv("SCHEDULES"), "20"))
+	for seed := uint64(first); seed < uint64(first+n); seed++ {
+		r := simulate(t, path, seed, false)
+		sum.add(r.simCounts)
+		if r.err != nil {
+			t.Errorf("Seed %d: %v", seed, r.err)
+			r = simulate(t, path, seed, true)
+			t.Logf("%s\n%v", strings.Join(r.log, "\n"), r.err)
+			break
+		}
+	}
+	t.Logf("%+v in %s", sum, time.Since(began))
+}
