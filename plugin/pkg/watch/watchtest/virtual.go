@@ -86,6 +86,7 @@ type shelf struct {
 	changes                    []change
 	streams                    []*stream
 	compacted                  uint64 // watches cannot begin before this version
+	era                        int    // counts how often all was replaced
 }
 
 type objectID struct{ namespace, name string }
@@ -291,6 +292,7 @@ func (v *Virtual) Restore(from Image) (index int) {
 	v.version = from.version
 	for name, s := range v.shelves {
 		s.objects, s.changes, s.compacted = maps.Clone(from.objects[name]), nil, v.version
+		s.era++
 	}
 	v.drop(io.ErrUnexpectedEOF)
 	return v.index
@@ -315,6 +317,7 @@ func (v *Virtual) Serve(group string, served bool) (index int) {
 			st.err = io.EOF
 		}
 		s.objects, s.changes, s.streams, s.compacted = map[objectID]*object{}, nil, nil, v.version
+		s.era++
 	}
 	v.wake()
 	return v.index
@@ -695,8 +698,11 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 			st.told = s.changes[st.next].index - 1
 		}
 	}
+	era := s.era
 	return func() *http.Response {
-		s.streams = append(s.streams, st)
+		if s.streams = append(s.streams, st); s.era != era {
+			st.err = io.ErrUnexpectedEOF
+		}
 		r.client.Streams[r.resource]++
 		r.client.Answered[r.resource], r.client.Proved[r.resource] = time.Now(), time.Now()
 		if !r.stream && r.whole() {
