@@ -8,6 +8,7 @@ package clusterset
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
 
 const pluginName = "clusterset"
@@ -314,8 +316,40 @@ func (a *answer) srv(s *mcs.Service, n name, match func(mcs.Port) bool) {
 		}
 		return
 	}
-	addrs := append(a.choose(s, balance.IPv4), a.choose(s, balance.IPv6)...)
-	a.records, a.extra = serviceSRV(a.qname, target, a.ttl, s.Ports, addrs, match)
+	v6 := a.choose(s, balance.IPv6)
+	chosen := a.choice.Member
+	addrs := append(a.choose(s, balance.IPv4), v6...)
+	ports := portsOf(s, func(id topology.ClusterID) bool {
+		return a.policy.Answer == balance.All || id == chosen || id == a.choice.Member
+	})
+	a.records, a.extra = serviceSRV(a.qname, target, a.ttl, ports, addrs, match)
+}
+
+// portsOf are the ports on which the addresses of those members listen that are answered: for ClusterSetIP services, those
+// of the service, but for members whose pods listen on others.
+func portsOf(s *mcs.Service, answered func(topology.ClusterID) bool) []mcs.Port {
+	if !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return len(c.Ports) > 0 }) {
+		return s.Ports
+	}
+	var ports []mcs.Port
+	for _, p := range s.Ports {
+		for i := range s.Members {
+			c := &s.Members[i]
+			if len(c.Addrs) == 0 || !answered(c.Cluster) {
+				continue
+			}
+			before := len(ports)
+			for _, o := range c.Ports {
+				if o.Name == p.Name {
+					ports = append(ports, o)
+				}
+			}
+			if len(ports) == before {
+				ports = append(ports, p)
+			}
+		}
+	}
+	return ports
 }
 
 // fit leaves out what a message over TCP cannot hold, glue first: TC would send the client nowhere.

@@ -3,11 +3,15 @@ package clusterset
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/fall"
 
@@ -25,6 +29,8 @@ const (
 	maxTTL      = 3600 // seconds, likewise
 	maxAnswers  = 4096 // what a DNS message can hold
 	maxWeight   = 65535
+	minStale    = 20 * time.Second // a quiet API server is asked every 15 seconds, and has 5 to reply
+	maxStale    = 365 * 24 * time.Hour
 )
 
 // config is what one stanza says.
@@ -37,6 +43,10 @@ type config struct {
 	ttl         uint32 // seconds
 	ignoreEmpty bool
 	fall        fall.F
+	// stale is how long a source can be silent before it is stale, expire before it is forgotten; 0 means the default, and
+	// never.
+	stale, expire time.Duration
+	state         string // the folder of the last known state, "" for none
 }
 
 // member is one `cluster` property.
@@ -101,7 +111,7 @@ func (p *parser) stanza() error {
 func (p *parser) block(line func(name string) error) error { return corefile.Block(p.Controller, line) }
 
 // properties lists what a stanza may hold, for the error about everything else.
-const properties = "local, cluster, serviceimports, prefer, answer, max_answers, panic, ttl, ignore, fallthrough"
+const properties = "local, cluster, serviceimports, prefer, answer, max_answers, panic, stale, state, ttl, ignore, fallthrough"
 
 func (p *parser) property(name string) error {
 	if first := p.seen[name]; name != "cluster" && first > 0 {
@@ -127,6 +137,10 @@ func (p *parser) property(name string) error {
 		n, err := p.number(name, "percent", 0, 100)
 		p.policy.Panic = n
 		return err
+	case "stale":
+		return p.parseStale()
+	case "state":
+		return p.parseState()
 	case "ttl":
 		n, err := p.number(name, "seconds", 0, maxTTL)
 		p.ttl = uint32(n) //nolint:gosec // checked
@@ -181,6 +195,44 @@ func (p *parser) number(property, unit string, least, most int) (int, error) {
 		return 0, p.Errf("'%s %s': use a whole number of %s from %d to %d", property, arg, unit, least, most)
 	}
 	return n, nil
+}
+
+func (p *parser) parseStale() error {
+	args := p.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 {
+		return p.Errf("'stale' takes DURATION [EXPIRE], such as 60s 24h: got %d arguments", len(args))
+	}
+	for i, to := range []*time.Duration{&p.stale, &p.expire}[:len(args)] {
+		d, err := time.ParseDuration(args[i])
+		if err != nil || d < minStale || d > maxStale {
+			return p.Errf("'stale %s': use durations from %v to %v, such as 60s", args[i], minStale, maxStale)
+		}
+		*to = d
+	}
+	if len(args) == 2 && p.expire <= p.stale {
+		return p.Errf("'stale %v %v': what is forgotten after EXPIRE must be stale before, so give a longer one", p.stale, p.expire)
+	}
+	return nil
+}
+
+// parseState looks at the folder, since nobody would notice one that cannot be used before it is needed.
+func (p *parser) parseState() error {
+	dir, err := p.one("state", "a folder for the last known state")
+	if err != nil {
+		return err
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(dnsserver.GetConfig(p.Controller).Root, dir)
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return p.Errf("'state': %v: make the folder, or mount a volume there", err)
+	case !info.IsDir():
+		return p.Errf("'state %s' is no folder: name one that this process may write to", dir)
+	}
+	p.state = dir
+	return nil
 }
 
 // preferLabels are the words of `prefer`, from narrow to broad.
@@ -277,20 +329,57 @@ func (p *parser) clusterProperty(m *member, name string) error {
 		n, err := p.number(name, "shares", 0, maxWeight)
 		m.weight = &n
 		return err
+	case "allow":
+		return p.parseAllow(m)
+	case "namespaces":
+		return p.parseNamespaces(m)
 	default:
-		return p.Errf("unknown property '%s' of cluster %s: use one of address, region, weight", name, m.ID)
+		return p.Errf("unknown property '%s' of cluster %s: use one of address, region, weight, allow, namespaces", name, m.ID)
 	}
+}
+
+func (p *parser) parseAllow(m *member) error {
+	args := p.RemainingArgs()
+	if len(args) == 0 {
+		return p.Errf("'allow' of cluster %s needs the ranges in which its addresses may lie: allow CIDR...", m.ID)
+	}
+	for _, arg := range args {
+		prefix, err := netip.ParsePrefix(arg)
+		if err != nil || prefix.Addr().Is4In6() {
+			return p.Errf("'allow %s' of cluster %s: use ranges such as 10.0.0.0/8 or fd00::/8", arg, m.ID)
+		}
+		m.Allow = append(m.Allow, prefix.Masked())
+	}
+	return nil
+}
+
+func (p *parser) parseNamespaces(m *member) error {
+	args := p.RemainingArgs()
+	if len(args) == 0 {
+		return p.Errf("'namespaces' of cluster %s needs those that it may export from: namespaces NAME...", m.ID)
+	}
+	for _, arg := range args {
+		if !topology.IsLabel(arg) {
+			return p.Errf("'namespaces %s' of cluster %s: that is no name of a namespace", arg, m.ID)
+		}
+	}
+	m.Namespaces = args
+	return nil
 }
 
 // addressChoice explains what only the operator can know.
 const addressChoice = "clusterip (service networks are routed between the clusters and disjoint), loadbalancer (the Service's load balancer), " +
-	"endpoints (pod networks are flat), or the IP addresses of a gateway in front of the cluster"
+	"endpoints [any_port] (pod networks are flat), or the IP addresses of a gateway in front of the cluster"
 
 func (p *parser) parseAddress(m *member) error {
 	args := p.RemainingArgs()
 	m.hasAddress = true
 	kinds := map[string]mcs.AddressKind{
 		"clusterip": mcs.AddressClusterIP, "loadbalancer": mcs.AddressLoadBalancer, "endpoints": mcs.AddressEndpoints,
+	}
+	if len(args) == 2 && args[0] == "endpoints" && args[1] == "any_port" {
+		m.Address, m.AnyPort = mcs.AddressEndpoints, true
+		return nil
 	}
 	if len(args) == 1 {
 		if kind, ok := kinds[args[0]]; ok {

@@ -103,6 +103,7 @@ func TestMalformedStanzas(t *testing.T) {
 		{"address without a value", "clusterset {\n cluster east KC {\n  address\n }\n}", 3, []string{"'address' of cluster east", choice}},
 		{"address with a word that is none", "clusterset {\n cluster east KC {\n  address pods\n }\n}", 3, []string{"'address pods' of cluster east", choice}},
 		{"address with two words", "clusterset {\n cluster east KC {\n  address clusterip loadbalancer\n }\n}", 3, []string{"'address clusterip' of cluster east", choice}},
+		{"address of cluster IPs on any port", "clusterset {\n cluster east KC {\n  address clusterip any_port\n }\n}", 3, []string{"'address clusterip' of cluster east", choice}},
 		{"address with a network", "clusterset {\n cluster east KC {\n  address 10.0.0.0/8\n }\n}", 3, []string{"'address 10.0.0.0/8'", "IP addresses of a gateway"}},
 		{"address with an unspecified address", "clusterset {\n cluster east KC {\n  address 192.0.2.1 ::\n }\n}", 3, []string{"'address ::'", "IP addresses of a gateway"}},
 		{"address with a multicast address", "clusterset {\n cluster east KC {\n  address 224.0.0.1\n }\n}", 3, []string{"'address 224.0.0.1'", "IP addresses of a gateway"}},
@@ -111,6 +112,19 @@ func TestMalformedStanzas(t *testing.T) {
 		{"region without a name", "clusterset {\n cluster east KC {\n  region\n }\n}", 3, []string{"'region' takes the name of a region"}},
 		{"region with two names", "clusterset {\n cluster east KC {\n  region a b\n }\n}", 3, []string{"'region' takes the name of a region", "got 2 arguments"}},
 		{"a block within a cluster's block", "clusterset {\n cluster east KC {\n  region r {\n  }\n }\n}", 3, []string{`unexpected "{" after 'region'`}},
+		{"allow without a range", "clusterset {\n cluster east KC {\n  allow\n }\n}", 3, []string{"'allow' of cluster east needs the ranges", "allow CIDR..."}},
+		{"allow with an address", "clusterset {\n cluster east KC {\n  allow 10.0.0.0/8 10.1.2.3\n }\n}", 3, []string{"'allow 10.1.2.3' of cluster east", "such as 10.0.0.0/8"}},
+		{"allow with IPv4 in IPv6's clothes", "clusterset {\n cluster east KC {\n  allow ::ffff:10.0.0.0/104\n }\n}", 3, []string{"'allow ::ffff:10.0.0.0/104'", "such as 10.0.0.0/8"}},
+		{"namespaces without a name", "clusterset {\n cluster east KC {\n  namespaces\n }\n}", 3, []string{"'namespaces' of cluster east needs those that it may export from"}},
+		{"namespaces with a name that is none", "clusterset {\n cluster east KC {\n  namespaces shop sh.op\n }\n}", 3, []string{"'namespaces sh.op' of cluster east", "no name of a namespace"}},
+		{"stale without a duration", "clusterset {\n stale\n}", 2, []string{"'stale' takes DURATION [EXPIRE]"}},
+		{"stale with three", "clusterset {\n stale 60s 1h 2h\n}", 2, []string{"'stale' takes DURATION [EXPIRE]", "got 3 arguments"}},
+		{"stale with a number", "clusterset {\n stale 60\n}", 2, []string{"'stale 60'", "such as 60s"}},
+		{"stale sooner than silence can be told from quiet", "clusterset {\n stale 19s\n}", 2, []string{"'stale 19s'", "from 20s"}},
+		{"forgotten before it is stale", "clusterset {\n stale 60s 60s\n}", 2, []string{"'stale 1m0s 1m0s'", "a longer one"}},
+		{"state without a folder", "clusterset {\n state\n}", 2, []string{"'state' takes a folder"}},
+		{"state in a folder that is not there", "clusterset {\n state KC-none\n}", 2, []string{"'state'", "no such file", "make the folder"}},
+		{"state in a file", "clusterset {\n state KC\n}", 2, []string{"'state ", "is no folder"}},
 		{"a remote cluster without an address", "clusterset {\n cluster east KC\n}", 2, []string{"cluster east needs an 'address'", "how do clients", choice}},
 		{"serviceimports with too many arguments", "clusterset {\n serviceimports KC east more\n}", 2, []string{"'serviceimports' takes KUBECONFIG and CONTEXT at most", `"more"`}},
 		{"serviceimports without a kubeconfig, and this is no pod", "clusterset {\n serviceimports\n ttl 5\n}", 2, []string{"'serviceimports'", "a KUBECONFIG is needed"}},
@@ -166,6 +180,9 @@ func sketchConfig(c *config) []string {
 	kinds := map[mcs.AddressKind]string{mcs.AddressClusterIP: "clusterip", mcs.AddressLoadBalancer: "loadbalancer", mcs.AddressEndpoints: "endpoints", mcs.AddressFixed: "fixed"}
 	for _, m := range c.members {
 		text := fmt.Sprintf("cluster %s %s", m.ID, kinds[m.Address])
+		if m.AnyPort {
+			text += " any_port"
+		}
 		if len(m.Gateway) > 0 {
 			text += fmt.Sprint(" ", m.Gateway)
 		}
@@ -175,7 +192,19 @@ func sketchConfig(c *config) []string {
 		if m.weight != nil {
 			text += fmt.Sprintf(" weight %d", *m.weight)
 		}
+		if len(m.Allow) > 0 {
+			text += fmt.Sprint(" allow ", m.Allow)
+		}
+		if len(m.Namespaces) > 0 {
+			text += fmt.Sprint(" namespaces ", m.Namespaces)
+		}
 		line("%s", text)
+	}
+	if c.stale != 0 {
+		line("stale %v %v", c.stale, c.expire)
+	}
+	if c.state != "" {
+		line("state %s", filepath.Base(c.state))
 	}
 	if c.imports != nil {
 		line("imports")
@@ -223,7 +252,13 @@ func TestWellFormedStanzas(t *testing.T) {
 		{"prefer none", "clusterset {\n local east\n cluster east KC\n prefer none\n}", []string{zone, "local east", "cluster east clusterip", "policy {Answer:0 Prefer:1 Labels:[] MaxAnswers:0 Panic:0}"}},
 		{"prefer labels, caps and panic", "clusterset {\n local east\n cluster east KC\n prefer node zone cluster region\n max_answers 64\n panic 50\n}", []string{zone, "local east", "cluster east clusterip", "policy {Answer:0 Prefer:1 Labels:[0 1 2 3] MaxAnswers:64 Panic:50}"}},
 		{"prefer what the service says", "clusterset {\n local east\n cluster east KC\n prefer service\n}", []string{zone, "local east", "cluster east clusterip", "policy {Answer:0 Prefer:2 Labels:[] MaxAnswers:0 Panic:0}"}},
+		{"endpoints on any port", "clusterset {\n cluster east KC {\n  address endpoints any_port\n }\n}", []string{zone, "cluster east endpoints any_port"}},
 		{"a written weight", "clusterset {\n local east\n cluster east KC {\n  weight 70\n }\n}", []string{zone, "local east", "cluster east clusterip weight 70"}},
+		{"what a member may export", "clusterset {\n local east\n cluster east KC {\n  allow 10.1.2.3/8 fd00::/8\n  namespaces shop kube-system\n }\n}",
+			[]string{zone, "local east", "cluster east clusterip allow [10.0.0.0/8 fd00::/8] namespaces [shop kube-system]"}},
+		{"stale, and never forgotten", "clusterset {\n local east\n cluster east KC\n stale 2m\n}", []string{zone, "local east", "cluster east clusterip", "stale 2m0s 0s"}},
+		{"stale, then forgotten", "clusterset {\n local east\n cluster east KC\n stale 60s 24h\n}", []string{zone, "local east", "cluster east clusterip", "stale 1m0s 24h0m0s"}},
+		{"a folder for the state", "clusterset {\n local east\n cluster east KC\n state " + filepath.Dir(path) + "\n}", []string{zone, "local east", "cluster east clusterip", "state " + filepath.Base(filepath.Dir(path))}},
 		{"the least and the largest ttl", "clusterset {\n local east\n cluster east KC\n ttl 3600\n}", []string{zone, "local east", "cluster east clusterip", "ttl 3600"}},
 		{"ttl 0", "clusterset {\n local east\n cluster east KC\n ttl 0\n}", []string{zone, "local east", "cluster east clusterip", "ttl 0"}},
 		{"ignore empty_service", "clusterset {\n local east\n cluster east KC\n ignore empty_service\n}", []string{zone, "local east", "cluster east clusterip", "ignore empty"}},

@@ -35,6 +35,12 @@ var (
 		Name:      "watch_problem",
 		Help:      "1 while a resource of a cluster cannot be read, by reason.",
 	}, []string{"cluster", "resource", "reason"})
+	collapseHeld = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "collapse_held",
+		Help:      "1 while a list of a cluster's API server is not believed because most of what was known has vanished from it.",
+	}, []string{"cluster", "resource"})
 	conflicts = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
@@ -51,7 +57,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "unusable_services",
-		Help:      "ClusterSetIP services in which a cluster takes no part for want of an address, by cluster and reason (overlap, port_mismatch, no_address).",
+		Help:      "Services in which a cluster takes no part, or not with all its addresses, by cluster and reason (overlap, port_mismatch, no_address, not_allowed, namespace).",
 	}, []string{"cluster", "reason"})
 	buildDuration = promauto.NewHistogram(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
@@ -85,7 +91,7 @@ type collector struct{}
 var (
 	memberLabels  = []string{"cluster", "source"}
 	describeState = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_state"),
-		"1 for the state a source of a cluster is in: syncing, synced or stale.", append([]string{"state"}, memberLabels...), nil)
+		"1 for the state a source of a cluster is in: syncing, synced, stale, expired or timed_out.", append([]string{"state"}, memberLabels...), nil)
 	describeAge = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_proof_age_seconds"),
 		"Time since the last proof of life of a cluster's API server.", memberLabels, nil)
 	describeServices = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_services"),
@@ -161,13 +167,31 @@ func (observer) Problem(name, resource string, p watch.Problem, err error) {
 	log.Warningf("Cluster %s: %s cannot be read (%s): %v; retrying, the other clusters are not affected", name, resource, p, err)
 }
 
+// Hold implements watch.Observer.
+func (observer) Hold(name, resource string, held bool, before, after int) {
+	if !held {
+		collapseHeld.WithLabelValues(name, resource).Set(0)
+		log.Infof("Cluster %s: a second list of %s is believed", name, resource)
+		return
+	}
+	collapseHeld.WithLabelValues(name, resource).Set(1)
+	log.Warningf("Cluster %s: a list of %s leaves %d of %d; it is not believed until a second list says so, ten seconds from now", name, resource, after, before)
+}
+
+// stateBecause says it in words where a state is no good news.
+var stateBecause = map[watch.State]string{
+	watch.Stale:    "no proof of life of the API server; what is known goes on being answered",
+	watch.Expired:  "the API server has been silent for too long; what it said is forgotten, and its names are denied",
+	watch.TimedOut: "the API server has never been read; names that only this cluster may have are denied",
+}
+
 // State implements watch.Observer.
 func (observer) State(name string, kind mcs.SourceKind, s watch.State) {
 	if kind == mcs.Exports {
 		process.conditions.setStale(topology.ClusterID(name), s == watch.Stale)
 	}
-	if s == watch.Stale {
-		log.Warningf("Cluster %s: %s are stale, no proof of life for a minute; what is known goes on being answered", name, kind)
+	if why, bad := stateBecause[s]; bad {
+		log.Warningf("Cluster %s: %s are %s: %s", name, kind, s, why)
 		return
 	}
 	log.Infof("Cluster %s: %s are %s", name, kind, s)
@@ -182,6 +206,7 @@ func forgetSource(name string, left bool) {
 	eventsTotal.DeletePartialMatch(label)
 	rejectionsTotal.DeletePartialMatch(label)
 	watchProblem.DeletePartialMatch(label)
+	collapseHeld.DeletePartialMatch(label)
 	invalidExports.DeletePartialMatch(label)
 	unusable.DeletePartialMatch(label)
 }
@@ -230,14 +255,16 @@ func describeChange(c mcs.Change) {
 	}
 	for _, u := range c.New.Unusable {
 		if !slices.Contains(c.Old.Unusable, u) {
-			log.Warningf("Service %s: cluster %s takes no part: %s", c.Key, u.Cluster, unusableBecause[u.Reason])
+			log.Warningf("Service %s: cluster %s %s", c.Key, u.Cluster, unusableBecause[u.Reason])
 		}
 	}
 }
 
 // unusableBecause says it in words, with the remedy.
 var unusableBecause = map[mcs.UnusableReason]string{
-	mcs.Overlap:      "its cluster IP lies in the service network of the local cluster; give it another 'address'",
-	mcs.PortMismatch: "its pods listen on another port than the Service, which an A record cannot tell; make targetPort equal port or use another 'address'",
-	mcs.NoAddress:    "it has no address of the kind that 'address' asks for",
+	mcs.Overlap:          "takes no part: its cluster IP lies in the service network of the local cluster; give it another 'address'",
+	mcs.PortMismatch:     "takes no part: its pods listen on another port than the Service, which an A record cannot tell; make targetPort equal port or use another 'address'",
+	mcs.NoAddress:        "takes no part: it has no address of the kind that 'address' asks for",
+	mcs.NotAllowed:       "exports addresses that 'allow' does not hold; they are left out",
+	mcs.ForeignNamespace: "takes no part: 'namespaces' does not hold this one",
 }

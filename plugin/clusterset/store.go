@@ -34,10 +34,12 @@ type shared struct {
 	users int
 }
 
+// watcherKey is equal for two uses of a source that one watcher serves.
 type watcherKey struct {
-	kind       mcs.SourceKind
-	cluster    topology.ClusterID
-	connection string
+	kind          mcs.SourceKind
+	cluster       topology.ClusterID
+	connection    string
+	stale, expire time.Duration
 }
 
 // source is a watcher and what goes along with it.
@@ -76,28 +78,8 @@ func (s *store) newWorld(c *config) (*leased, error) {
 		scope.Members = append(scope.Members, c.members[i].Member)
 	}
 	l := &leased{world: newWorld(scope)}
-	for i := range c.members {
-		m := &c.members[i]
-		if err := s.feed(l, mcs.Exports, m.ID, m.connection, m); err != nil {
-			s.end(l)
-			return nil, err
-		}
-		if err := s.feed(l, mcs.Properties, m.ID, m.connection, nil); err != nil {
-			s.end(l)
-			return nil, err
-		}
-		if m.ID != c.local {
-			continue
-		}
-		for _, kind := range []mcs.SourceKind{mcs.Namespaces, mcs.ServiceRanges} {
-			if err := s.feed(l, kind, m.ID, m.connection, nil); err != nil {
-				s.end(l)
-				return nil, err
-			}
-		}
-	}
-	if c.imports != nil {
-		if err := s.feed(l, mcs.Imports, "", *c.imports, nil); err != nil {
+	for _, u := range uses(c) {
+		if err := s.feed(l, u); err != nil {
 			s.end(l)
 			return nil, err
 		}
@@ -106,26 +88,89 @@ func (s *store) newWorld(c *config) (*leased, error) {
 	return l, nil
 }
 
+// use is one source that a world wants, and how.
+type use struct {
+	watch.Spec
+	// member is set for the exports of one.
+	member *member
+	// addresses is set when the cluster IPs of all Services matter: for the local cluster.
+	addresses bool
+}
+
+func (u *use) key() watcherKey {
+	return watcherKey{u.Kind, u.Cluster, u.Connection.Key, u.StaleAfter, u.ExpireAfter}
+}
+
+// uses lists the sources of a configuration. The local cluster is never given up on: its API server being away says
+// nothing about its data path, which is next door.
+func uses(c *config) []use {
+	var out []use
+	add := func(kind mcs.SourceKind, id topology.ClusterID, connection watch.Connection, expire time.Duration, m *member) {
+		out = append(out, use{watch.Spec{
+			Kind: kind, Cluster: id, Connection: connection, Observer: observer{}, StaleAfter: c.stale, ExpireAfter: expire,
+		}, m, false})
+	}
+	local := ""
+	for i := range c.members {
+		m := &c.members[i]
+		if m.ID != c.local {
+			add(mcs.Exports, m.ID, m.connection, c.expire, m)
+			add(mcs.Properties, m.ID, m.connection, 0, nil)
+			continue
+		}
+		local = m.connection.Key
+		add(mcs.Exports, m.ID, m.connection, 0, m)
+		out[len(out)-1].addresses = true
+		for _, kind := range []mcs.SourceKind{mcs.Properties, mcs.Namespaces, mcs.ServiceRanges} {
+			add(kind, m.ID, m.connection, 0, nil)
+		}
+	}
+	switch {
+	case c.imports == nil:
+	case c.imports.Key == local:
+		add(mcs.Imports, "", *c.imports, 0, nil)
+	default:
+		add(mcs.Imports, "", *c.imports, c.expire, nil)
+	}
+	return out
+}
+
 // feed subscribes a world to a source, which is started if it is not there.
-func (s *store) feed(l *leased, kind mcs.SourceKind, id topology.ClusterID, connection watch.Connection, m *member) error {
+func (s *store) feed(l *leased, u use) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := watcherKey{kind, id, connection.Key}
+	key := u.key()
 	w := s.watchers[key]
 	if w == nil {
-		spec := watch.Spec{Kind: kind, Cluster: id, Connection: connection, Observer: observer{}}
-		watcher, err := watch.Start(spec)
+		u.Seed = s.predecessor(key)
+		watcher, err := watch.Start(u.Spec)
 		if err != nil {
-			return fmt.Errorf("cluster %s: %w", spec.Name(), err)
+			return fmt.Errorf("cluster %s: %w", u.Name(), err)
 		}
-		w = &shared{source: newSource(watcher, spec, m)}
+		w = &shared{source: newSource(watcher, u.Spec, u.member)}
 		s.watchers[key] = w
+	}
+	if u.addresses {
+		w.TellServiceAddresses()
 	}
 	w.users++
 	l.watchers = append(l.watchers, key)
 	w.Subscribe(l.world)
 	if w.front != nil {
 		l.front = w.front
+	}
+	return nil
+}
+
+// predecessor returns what a watcher knows that the new one will take the place of, nil if there is none: the same source
+// by another configuration. So the old data serve until the new watch has synced.
+func (s *store) predecessor(key watcherKey) *watch.Seed {
+	for old, w := range s.watchers {
+		if old.kind == key.kind && old.cluster == key.cluster {
+			if seed := w.Seed(); seed != nil {
+				return seed
+			}
+		}
 	}
 	return nil
 }
@@ -182,7 +227,7 @@ func (s *store) ready(now time.Time) bool {
 	held, ready := false, true
 	s.worlds.Each(func(l *leased) bool {
 		held = true
-		ready = l.syncedLocal() && (now.Sub(s.started) >= remoteGrace || l.syncedAll())
+		ready = l.knowsLocal() && (now.Sub(s.started) >= remoteGrace || l.knowsAll())
 		return ready
 	})
 	if held && ready {
@@ -203,10 +248,10 @@ func (s *store) sources(yield func(name string, kind mcs.SourceKind, st watch.St
 // worldKey is equal for two configurations exactly when they describe the same view of the same sources.
 func worldKey(c *config) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "local %s\n", c.local)
+	fmt.Fprintf(&b, "local %s stale %v %v\n", c.local, c.stale, c.expire)
 	for i := range c.members {
 		m := &c.members[i]
-		fmt.Fprintf(&b, "cluster %s %s %d %v %q\n", m.ID, m.connection.Key, m.Address, m.Gateway, m.region)
+		fmt.Fprintf(&b, "cluster %s %s %d %v %v %q %v %v\n", m.ID, m.connection.Key, m.Address, m.AnyPort, m.Gateway, m.region, m.Allow, m.Namespaces)
 	}
 	if c.imports != nil {
 		fmt.Fprintf(&b, "serviceimports %s\n", c.imports.Key)

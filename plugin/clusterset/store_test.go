@@ -16,12 +16,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -166,6 +169,10 @@ func TestAWorldFollowsItsConfiguration(t *testing.T) {
 		{"a gateway", func(c *config) {
 			c.members[1].Address, c.members[1].Gateway = mcs.AddressFixed, []netip.Addr{netip.MustParseAddr("192.0.2.1")}
 		}, 3},
+		{"other namespaces of a member", func(c *config) { c.members[1].Namespaces = []string{"shop"} }, 3},
+		{"other addresses of a member", func(c *config) { c.members[1].Allow = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, 3},
+		{"stale sooner", func(c *config) { c.stale = time.Second }, 6},
+		{"remote members forgotten", func(c *config) { c.expire = time.Hour }, 4},
 		{"other credentials", func(c *config) { c.members[1].connection = deadEnd(t, "somebody") }, 4},
 		{"one cluster less", func(c *config) { c.members = c.members[:1] }, 3},
 		{"one cluster more", func(c *config) {
@@ -184,6 +191,32 @@ func TestAWorldFollowsItsConfiguration(t *testing.T) {
 			}
 			s.holds(t, "With both", 2, tc.watchers)
 		})
+	}
+}
+
+func TestOldDataServeUntilTheNewWatchHasSynced(t *testing.T) {
+	server := watchtest.Start(t)
+	server.Put(t, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
+	connection, err := watch.NewConnection(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newTestStore(t)
+	before := configOf(t, "east")
+	before.members[0].connection = connection
+	old, oldKey := s.mustAcquire(t, &lease.Tenant{}, before)
+	for deadline := time.Now().Add(20 * time.Second); !old.snapshot.Load().HasNamespace("shop"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("The namespace did not arrive")
+		}
+	}
+	// The new credentials lead nowhere.
+	next, _ := s.mustAcquire(t, &lease.Tenant{}, configOf(t, "east"))
+	if oldKey == worldKey(configOf(t, "east")) {
+		t.Fatal("The configurations are the same")
+	}
+	if now := next.snapshot.Load(); !now.HasNamespace("shop") || !now.NamespaceDenied("other") {
+		t.Errorf("The new world knows namespace shop: %v; it denies another: %v", now.HasNamespace("shop"), now.NamespaceDenied("other"))
 	}
 }
 

@@ -142,6 +142,11 @@ func (w *world) ApplyNamespace(name string, exists bool) {
 	w.add(fact{apply: func(x *mcs.Index) { x.ApplyNamespace(name, exists) }})
 }
 
+// ApplyServiceAddresses implements watch.Sink.
+func (w *world) ApplyServiceAddresses(taken, free []netip.Addr) {
+	w.add(fact{apply: func(x *mcs.Index) { x.ApplyServiceAddresses(taken, free) }})
+}
+
 // ApplyServiceRanges implements watch.Sink.
 func (w *world) ApplyServiceRanges(ranges []netip.Prefix) {
 	w.add(fact{apply: func(x *mcs.Index) { x.ApplyServiceRanges(ranges) }})
@@ -157,17 +162,24 @@ func (w *world) SetSynced(source mcs.Source) {
 	w.add(fact{apply: func(x *mcs.Index) { x.SetSynced(source) }})
 }
 
-var _ watch.Sink = (*world)(nil)
-
-// syncedLocal reports whether all that the local cluster says is known; true without a local cluster.
-func (w *world) syncedLocal() bool {
-	for _, s := range w.snapshot.Load().Unsynced() {
-		if w.scope.Local != "" && s.Cluster == w.scope.Local {
-			return false
-		}
-	}
-	return true
+// SetRestored implements watch.Sink.
+func (w *world) SetRestored(source mcs.Source) {
+	w.add(fact{apply: func(x *mcs.Index) { x.SetRestored(source) }})
 }
 
-// syncedAll reports whether every source has told all it knows.
-func (w *world) syncedAll() bool { return len(w.snapshot.Load().Unsynced()) == 0 }
+var _ watch.Sink = (*world)(nil)
+
+// knowsLocal reports whether it is known what the local cluster says, or said before the start; true without a local
+// cluster.
+func (w *world) knowsLocal() bool {
+	return !w.lacks(func(s mcs.Source) bool { return w.scope.Local != "" && s.Cluster == w.scope.Local })
+}
+
+// knowsAll reports the same for every source.
+func (w *world) knowsAll() bool { return !w.lacks(func(mcs.Source) bool { return true }) }
+
+// lacks reports whether nothing is known of one of these sources.
+func (w *world) lacks(of func(mcs.Source) bool) bool {
+	now := w.snapshot.Load()
+	return slices.ContainsFunc(now.Unsynced(), func(s mcs.Source) bool { return of(s) && !slices.Contains(now.Restored(), s) })
+}

@@ -132,6 +132,9 @@ func (observer) Problem(name, resource string, p watch.Problem, err error) {
 	log.Warningf("Cluster %s: %s cannot be read (%s): %v; retrying, clients are located by what else is known", name, resource, p, err)
 }
 
+// Hold implements watch.Observer. Lists of Nodes are always believed.
+func (observer) Hold(string, string, bool, int, int) {}
+
 // State implements watch.Observer.
 func (observer) State(name string, kind mcs.SourceKind, s watch.State) {
 	if s == watch.Stale {

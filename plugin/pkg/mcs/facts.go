@@ -248,3 +248,19 @@ func (s *ImportShard) Equal(o *ImportShard) bool {
 func equalSlices(a, b []*Slice) bool {
 	return slices.EqualFunc(a, b, func(x, y *Slice) bool { return x == y || x.Equal(y) })
 }
+
+// Facts are everything that one source says at a moment; only the fields of its kind are used.
+type Facts struct {
+	// Shards are what a member exports.
+	Shards map[ServiceKey]*Shard
+	// Imports are what a source of ServiceImports offers.
+	Imports map[ServiceKey]*ImportShard
+	// Namespaces are those of the local cluster.
+	Namespaces []string
+	// Addresses are the cluster IPs of all Services of the local cluster, exported or not.
+	Addresses []netip.Addr
+	// Ranges are the networks of the local cluster's own services.
+	Ranges []netip.Prefix
+	// Drained is true when the cluster asks not to be used.
+	Drained bool
+}

@@ -26,12 +26,15 @@ type Index struct {
 	facts    map[string]map[string]*entry // by namespace, then name
 	dirty    map[ServiceKey]struct{}
 	unsynced []Source
+	restored []Source // of those unsynced
 	around   around
 	// balanced are the services that each load balancer name is needed for, with the number of members that need it.
 	balanced map[string]map[ServiceKey]int
 	hosts    []string // its keys, sorted
-	next     Snapshot
-	changed  bool
+	// claims are the services of each remote cluster IP that would be answered, with the number of members that have it.
+	claims  map[netip.Addr]map[ServiceKey]int
+	next    Snapshot
+	changed bool
 }
 
 // entry is what all sources say about one service.
@@ -84,8 +87,8 @@ func (k SourceKind) String() string {
 // NewIndex returns an index without facts, in which every source of the scope has yet to sync.
 func NewIndex(scope Scope) *Index {
 	x := &Index{scope: scope, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true,
-		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}},
-		balanced: map[string]map[ServiceKey]int{}}
+		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}, taken: map[netip.Addr]struct{}{}},
+		balanced: map[string]map[ServiceKey]int{}, claims: map[netip.Addr]map[ServiceKey]int{}}
 	for _, m := range scope.Members {
 		x.unsynced = append(x.unsynced, Source{Exports, m.ID})
 	}
@@ -114,9 +117,9 @@ func (x *Index) Apply(id topology.ClusterID, key ServiceKey, shard *Shard) {
 		return
 	}
 	if there {
-		x.balance(m, key, e.exports[at].shard, -1)
+		x.account(m, key, e.exports[at].shard, -1)
 	}
-	x.balance(m, key, shard, 1)
+	x.account(m, key, shard, 1)
 	switch {
 	case shard == nil:
 		e.exports = slices.Delete(e.exports, at, at+1)
@@ -170,6 +173,25 @@ func (x *Index) ApplyServiceRanges(ranges []netip.Prefix) {
 	}
 }
 
+// ApplyServiceAddresses says which cluster IPs Services of the local cluster have got, and which they have given back. A
+// remote cluster IP among them is not answered either: before Kubernetes 1.33 nothing else tells.
+func (x *Index) ApplyServiceAddresses(taken, free []netip.Addr) {
+	for _, a := range free {
+		delete(x.around.taken, a)
+		x.touchClaims(a)
+	}
+	for _, a := range taken {
+		x.around.taken[a] = struct{}{}
+		x.touchClaims(a)
+	}
+}
+
+func (x *Index) touchClaims(a netip.Addr) {
+	for key := range x.claims[a] {
+		x.touch(key)
+	}
+}
+
 // ApplyHost says which addresses the host name of a load balancer has.
 func (x *Index) ApplyHost(host string, addrs []netip.Addr) {
 	if slices.Equal(x.around.hosts[host], addrs) {
@@ -187,6 +209,35 @@ func (x *Index) ApplyHost(host string, addrs []netip.Addr) {
 
 // Hosts returns the names of the load balancers whose addresses answers need, sorted. The caller must not change it.
 func (x *Index) Hosts() []string { return x.hosts }
+
+// account keeps what tells which services something concerns that no member says.
+func (x *Index) account(m *Member, key ServiceKey, shard *Shard, sign int) {
+	x.balance(m, key, shard, sign)
+	x.claim(m, key, shard, sign)
+}
+
+// claim keeps account of which services have which remote cluster IPs.
+func (x *Index) claim(m *Member, key ServiceKey, shard *Shard, sign int) {
+	if m.Address != AddressClusterIP || m.ID == x.scope.Local || x.scope.Local == "" || shard == nil || shard.Service == nil {
+		return
+	}
+	for _, a := range shard.Service.ClusterIPs {
+		if !a.IsValid() {
+			continue
+		}
+		users := x.claims[a]
+		if users == nil {
+			users = make(map[ServiceKey]int, 1)
+			x.claims[a] = users
+		}
+		if users[key] += sign; users[key] == 0 {
+			delete(users, key)
+		}
+		if len(users) == 0 {
+			delete(x.claims, a)
+		}
+	}
+}
 
 // balance keeps account of who needs which load balancer names.
 func (x *Index) balance(m *Member, key ServiceKey, shard *Shard, sign int) {
@@ -219,11 +270,29 @@ func (x *Index) SetSynced(s Source) {
 	}
 	// Published snapshots share the old array.
 	x.unsynced = slices.Delete(slices.Clone(x.unsynced), at, at+1)
+	x.restored = slices.DeleteFunc(slices.Clone(x.restored), func(r Source) bool { return r == s })
 	x.changed = true
-	if s.Kind == Namespaces {
-		for name := range x.facts {
-			x.touchNamespace(name)
-		}
+	x.knowNamespaces(s)
+}
+
+// SetRestored says that all has been told which was known of a source before it was contacted. Names that are not known
+// may still exist there.
+func (x *Index) SetRestored(s Source) {
+	if !slices.Contains(x.unsynced, s) || slices.Contains(x.restored, s) {
+		return
+	}
+	x.restored = append(slices.Clone(x.restored), s)
+	x.changed = true
+	x.knowNamespaces(s)
+}
+
+// knowNamespaces looks anew at every service once it is known which namespaces there are.
+func (x *Index) knowNamespaces(s Source) {
+	if s.Kind != Namespaces {
+		return
+	}
+	for name := range x.facts {
+		x.touchNamespace(name)
 	}
 }
 
@@ -258,7 +327,7 @@ func (x *Index) Publish(serial uint32) (*Snapshot, []Change) {
 	x.changed = false
 	x.next.generation++
 	x.next.serial = serial
-	x.next.unsynced = x.unsynced
+	x.next.unsynced, x.next.restored = x.unsynced, x.restored
 	x.next.anyNamespace = x.scope.Local == "" || slices.Contains(x.unsynced, Source{Namespaces, x.scope.Local})
 	published := x.next
 	return &published, changes
@@ -290,10 +359,11 @@ func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 	return c, news
 }
 
-// exists applies namespace sameness. While the local namespaces are not known, every one is taken to exist: a name that
-// is known is answered.
+// exists applies namespace sameness. While the local namespaces are not known, not even those of before the start, every
+// one is taken to exist: a name that is known is answered.
 func (x *Index) exists(namespace string) bool {
-	if x.scope.Local == "" || slices.Contains(x.unsynced, Source{Namespaces, x.scope.Local}) {
+	local := Source{Namespaces, x.scope.Local}
+	if x.scope.Local == "" || slices.Contains(x.unsynced, local) && !slices.Contains(x.restored, local) {
 		return true
 	}
 	_, ok := x.next.namespaces.get(namespace)

@@ -621,6 +621,12 @@ func TestSurroundings(t *testing.T) {
 		{"another range lets it through again", func() {
 			x.ApplyServiceRanges([]netip.Prefix{netip.MustParsePrefix("10.97.0.0/16")})
 		}, address("10.96.0.1"), address("192.0.2.7"), address("10.96.0.2"), nil},
+		{"nor is one that a Service of the local cluster has, whatever its range", func() {
+			x.ApplyServiceAddresses(address("10.96.0.1", "10.96.0.2"), nil)
+		}, address("10.96.0.1"), address("192.0.2.7"), nil, []Unusable{{"west", Overlap}}},
+		{"one that it has given back is", func() {
+			x.ApplyServiceAddresses(nil, address("10.96.0.2"))
+		}, address("10.96.0.1"), address("192.0.2.7"), address("10.96.0.2"), nil},
 	} {
 		step.event()
 		s := publish(t, x).Service("shop", "web")
@@ -636,5 +642,8 @@ func TestSurroundings(t *testing.T) {
 	x.Apply("north", web, nil)
 	if got := x.Hosts(); len(got) != 0 || len(x.balanced) != 0 {
 		t.Errorf("Nobody needs %v any more (%v)", got, x.balanced)
+	}
+	if x.Apply("west", web, nil); len(x.claims) != 0 {
+		t.Errorf("Nobody has %v any more", x.claims)
 	}
 }

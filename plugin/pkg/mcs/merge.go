@@ -29,8 +29,41 @@ const (
 type Member struct {
 	ID      topology.ClusterID
 	Address AddressKind
+	// AnyPort is true when, with AddressEndpoints, a service also counts whose pods listen on another port than it has.
+	// SRV records then tell the right one, and A records none.
+	AnyPort bool
 	// Gateway holds the addresses for AddressFixed, otherwise nothing.
 	Gateway []netip.Addr
+	// Allow are the ranges in which addresses of the member may lie, none: anywhere. The Gateway is not the member's word.
+	Allow []netip.Prefix
+	// Namespaces are those that the member may export from, none: any.
+	Namespaces []string
+}
+
+// allows reports whether the member may say an address.
+func (m *Member) allows(a netip.Addr) bool {
+	return len(m.Allow) == 0 || slices.ContainsFunc(m.Allow, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// mayExportFrom reports whether the member's exports in a namespace count.
+func (m *Member) mayExportFrom(namespace string) bool {
+	return len(m.Namespaces) == 0 || slices.Contains(m.Namespaces, namespace)
+}
+
+// allowed returns the slices without the endpoints that the member may not say.
+func (m *Member) allowed(from []*Slice) (out []*Slice, all bool) {
+	forbidden := func(e Endpoint) bool { return !m.allows(e.Addr) }
+	all = true
+	for _, s := range from {
+		if slices.ContainsFunc(s.Endpoints, forbidden) {
+			all = false
+			rest := *s
+			rest.Endpoints = slices.DeleteFunc(slices.Clone(s.Endpoints), forbidden)
+			s = &rest
+		}
+		out = append(out, s)
+	}
+	return out, all
 }
 
 // exported is one member's part of the input of merge.
@@ -105,6 +138,8 @@ type Contribution struct {
 	Cluster topology.ClusterID
 	// Addrs are what a ClusterSetIP answer holds for this cluster, sorted; none for Headless.
 	Addrs []netip.Addr
+	// Ports are those on which Addrs listen, none where they are the ports of the service.
+	Ports []Port
 	// Ready and Total count distinct endpoints. Those that are going (terminating and not ready) or have just been made
 	// (fresh) are not part of Total.
 	Ready, Total int
@@ -164,6 +199,8 @@ type around struct {
 	// local is the cluster whose view this is; ranges are its service networks, where known.
 	local  topology.ClusterID
 	ranges []netip.Prefix
+	// taken are the cluster IPs of its Services.
+	taken map[netip.Addr]struct{}
 	// hosts are the addresses of load balancers that have names only.
 	hosts map[string][]netip.Addr
 }
@@ -175,6 +212,8 @@ func merge(key ServiceKey, exports []exported, imp *ImportShard, env around) (*S
 	valid := make([]exported, 0, len(exports))
 	for _, e := range exports {
 		switch {
+		case !e.member.mayExportFrom(key.Namespace):
+			report.Unusable = append(report.Unusable, Unusable{e.member.ID, ForeignNamespace})
 		case e.shard.Service == nil:
 			report.NoService = append(report.NoService, e.member.ID)
 		case e.shard.Service.ExternalName:
@@ -188,7 +227,8 @@ func merge(key ServiceKey, exports []exported, imp *ImportShard, env around) (*S
 	report.Conflicts = conflicts(byAge)
 	switch {
 	case imp != nil:
-		return mergeImport(key, valid, imp), report
+		s := mergeImport(key, valid, imp, &report)
+		return s, report
 	case len(valid) > 0:
 		s := mergeExports(key, valid, byAge, env, &report)
 		return s, report
@@ -202,11 +242,11 @@ type Report struct {
 	Conflicts Conflict
 	// NoService and InvalidType are the clusters whose export is invalid: it has no Service, or one of type ExternalName.
 	NoService, InvalidType []topology.ClusterID
-	// Unusable are the clusters that take no part in a ClusterSetIP service for want of an address to answer with.
+	// Unusable are the clusters that take no part in a service, or only a part of it, and why.
 	Unusable []Unusable
 }
 
-// Unusable says why a cluster has no address for a service.
+// Unusable says why a cluster's part in a service, or some of it, is not answered.
 type Unusable struct {
 	Cluster topology.ClusterID
 	Reason  UnusableReason
@@ -216,7 +256,8 @@ type Unusable struct {
 type UnusableReason string
 
 const (
-	// Overlap means that the remote cluster IP lies in the local cluster's own service network, where it is another service.
+	// Overlap means that the remote cluster IP lies in the local cluster's own service network, or that a Service there has it:
+	// it is another service.
 	Overlap UnusableReason = "overlap"
 	// PortMismatch means, with `address endpoints`, that a port of the Service is another one on the pods, so that a client of an A
 	// record would knock at the wrong one.
@@ -224,6 +265,10 @@ const (
 	// NoAddress means that there is none of the kind that is configured (no load balancer address yet, no cluster IP, no ready
 	// endpoint).
 	NoAddress UnusableReason = "no_address"
+	// NotAllowed means that it exports addresses which Member.Allow does not hold. Those are left out.
+	NotAllowed UnusableReason = "not_allowed"
+	// ForeignNamespace means that it may not export from the namespace. Its export is as if it were not there.
+	ForeignNamespace UnusableReason = "namespace"
 )
 
 // Clean reports whether there is nothing to say.
@@ -234,12 +279,15 @@ func (r Report) Clean() bool {
 func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *Report) *Service {
 	s := &Service{Key: key, Traits: byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
 	for _, e := range valid {
-		s.contribute(e.member, e.shard)
+		s.contribute(e.member, e.shard, report)
 		if s.Type != ClusterSetIP {
 			continue
 		}
 		addrs, reason := addresses(e.member, e.shard, s.Ports, env)
 		s.Members[len(s.Members)-1].Addrs = addrs
+		if e.member.Address == AddressEndpoints && len(addrs) > 0 && !listensOn(e.shard, s.Ports) {
+			s.Members[len(s.Members)-1].Ports = podPorts(e.shard)
+		}
 		if reason != "" {
 			report.Unusable = append(report.Unusable, Unusable{e.member.ID, reason})
 		}
@@ -250,14 +298,14 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 
 // mergeImport lets the ServiceImport decide everything that it knows. Only endpoints that it says it has not are taken
 // from the exports that are read directly.
-func mergeImport(key ServiceKey, valid []exported, imp *ImportShard) *Service {
+func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Report) *Service {
 	s := &Service{Key: key, Imported: true, Traits: imp.Import.Traits, IPs: imp.Import.IPs, Ports: imp.Import.Ports}
 	if s.Type != Headless {
 		return s
 	}
 	if imp.Import.NoSlices {
 		for _, e := range valid {
-			s.contribute(e.member, e.shard)
+			s.contribute(e.member, e.shard, report)
 		}
 		s.EndpointsUnknown = len(valid) == 0
 		s.settle()
@@ -281,8 +329,16 @@ func mergeImport(key ServiceKey, valid []exported, imp *ImportShard) *Service {
 
 // contribute adds what one exporter brings. Endpoints are always aggregated, whatever the exporter's own type
 // (KEP-1645, "Service Types").
-func (s *Service) contribute(m *Member, shard *Shard) {
-	s.addEndpoints(m.ID, shard.Slices, shard.Service.PublishNotReady)
+func (s *Service) contribute(m *Member, shard *Shard, report *Report) {
+	from := shard.Slices
+	// Endpoints of a ClusterSetIP service are counted, and answered only where addresses asks for them.
+	if s.Type == Headless && len(m.Allow) > 0 {
+		var all bool
+		if from, all = m.allowed(from); !all {
+			report.Unusable = append(report.Unusable, Unusable{m.ID, NotAllowed})
+		}
+	}
+	s.addEndpoints(m.ID, from, shard.Service.PublishNotReady)
 	s.Members[len(s.Members)-1].Percent = shard.Export.WeightPercent
 }
 
@@ -378,8 +434,8 @@ func count(from []*Slice, publishNotReady bool) (ready, total int, missing []*En
 	return ready, total, missing
 }
 
-// addresses returns what a ClusterSetIP answer holds for one member, sorted and without duplicates, or why that is
-// nothing.
+// addresses returns what a ClusterSetIP answer holds for one member, sorted and without duplicates, and why that is
+// nothing or not all.
 func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr, UnusableReason) {
 	var addrs []netip.Addr
 	reason := NoAddress
@@ -392,7 +448,7 @@ func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr,
 			addrs = append(addrs, env.hosts[host]...)
 		}
 	case AddressEndpoints:
-		if !listensOn(shard, ports) {
+		if !m.AnyPort && !listensOn(shard, ports) {
 			return nil, PortMismatch
 		}
 		addrs = endpointAddresses(shard)
@@ -410,12 +466,22 @@ func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr,
 	if len(addrs) == 0 {
 		return nil, reason
 	}
+	reason = ""
+	if m.Address != AddressFixed && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !m.allows(a) }) {
+		reason = NotAllowed
+		if addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !m.allows(a) }); len(addrs) == 0 {
+			return nil, reason
+		}
+	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs), ""
+	return slices.Compact(addrs), reason
 }
 
 // overlaps reports whether an address is one of the local cluster's services.
 func (env around) overlaps(a netip.Addr) bool {
+	if _, taken := env.taken[a]; taken {
+		return true
+	}
 	return slices.ContainsFunc(env.ranges, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
@@ -445,6 +511,19 @@ func listensOn(shard *Shard, ports []Port) bool {
 		}
 	}
 	return true
+}
+
+// podPorts are the ports on which the endpoints listen, each once. Pods of different versions may differ.
+func podPorts(shard *Shard) []Port {
+	var ports []Port
+	for _, s := range shard.Slices {
+		for _, p := range s.Ports {
+			if len(s.Endpoints) > 0 && !slices.Contains(ports, p) {
+				ports = append(ports, p)
+			}
+		}
+	}
+	return ports
 }
 
 // unionOfPorts walks the exports from oldest to youngest and adds each port unless its name is taken (no name counts as

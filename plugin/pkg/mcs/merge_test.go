@@ -98,7 +98,11 @@ func sketch(s *Service, r Report) string {
 			line("port %s", sketchPort(p))
 		}
 		for _, m := range s.Members {
-			line("%s: %s %d/%d", m.Cluster, joinAddrs(m.Addrs), m.Ready, m.Total)
+			on := ""
+			for _, p := range m.Ports {
+				on += " on " + sketchPort(p)
+			}
+			line("%s: %s%s %d/%d", m.Cluster, joinAddrs(m.Addrs), on, m.Ready, m.Total)
 		}
 		for _, e := range s.Backends {
 			var ports []string
@@ -141,13 +145,15 @@ type mergeRow struct {
 	imp     *ImportShard
 	// kinds are how clusters are addressed, if not by cluster IP.
 	kinds map[topology.ClusterID]AddressKind
-	want  string // lines, indented as one likes
+	// anyPort is Member.AnyPort of all.
+	anyPort bool
+	want    string // lines, indented as one likes
 }
 
 func (row *mergeRow) index() *Index {
 	scope := Scope{Imports: row.imp != nil}
 	for _, id := range []topology.ClusterID{"east", "north", "west"} {
-		m := Member{ID: id, Address: row.kinds[id]}
+		m := Member{ID: id, Address: row.kinds[id], AnyPort: row.anyPort}
 		if m.Address == AddressFixed {
 			m.Gateway = addrs("203.0.113.9", "203.0.113.8", "203.0.113.9")
 		}
@@ -466,6 +472,10 @@ func TestMergeAddressKinds(t *testing.T) {
 	row := func(name string, k AddressKind, s *Shard, want string) mergeRow {
 		return mergeRow{name: name, exports: exports{"east": s}, kinds: kind(k), want: "ClusterSetIP\nport http/80/tcp\n" + want}
 	}
+	anyPort := func(r mergeRow) mergeRow {
+		r.anyPort = true
+		return r
+	}
 	checkMerge(t, []mergeRow{
 		row("clusterip: the cluster IPs of both families", AddressClusterIP, dual(), "east: [10.0.0.1 fd00::1] 0/0"),
 		row("clusterip: none is allocated yet", AddressClusterIP, dual().but(func(s *Shard) { s.Service.ClusterIPs = Addresses{} }), "east: [] 0/0"),
@@ -479,6 +489,11 @@ func TestMergeAddressKinds(t *testing.T) {
 			sliceOf("a", []Port{http80}, unready("10.8.0.1"))).but(func(s *Shard) { s.Service.PublishNotReady = true }), "east: [10.8.0.1] 1/1"),
 		row("endpoints: a pod that listens on another port than the service leaves its cluster out", AddressEndpoints, dual().over(
 			sliceOf("a", []Port{http8080}, ready("10.8.0.1")), sliceOf("b", []Port{http80}, ready("10.8.0.2"))), "east: [] 2/2"),
+		anyPort(row("endpoints, any port: such a cluster takes part and tells the ports of its pods", AddressEndpoints, dual().over(
+			sliceOf("a", []Port{http8080}, ready("10.8.0.1")), sliceOf("b", []Port{http80}, ready("10.8.0.2")), sliceOf("c", []Port{https443})),
+			"east: [10.8.0.1 10.8.0.2] on http/8080/tcp on http/80/tcp 2/2")),
+		anyPort(row("endpoints, any port: no word of ports that are the service's", AddressEndpoints, dual().over(
+			sliceOf("a", []Port{http80}, ready("10.8.0.1"))), "east: [10.8.0.1] 1/1")),
 		row("endpoints: a slice without ports says nothing against it", AddressEndpoints, dual().over(
 			sliceOf("a", nil, ready("10.8.0.1"))), "east: [10.8.0.1] 1/1"),
 	})

@@ -9,6 +9,7 @@ type Snapshot struct {
 	namespaces   table[string, struct{}]
 	anyNamespace bool
 	unsynced     []Source
+	restored     []Source
 }
 
 // Generation counts the snapshots of one Index, from 1.
@@ -46,3 +47,7 @@ func (s *Snapshot) NamespaceDenied(name string) bool {
 // Unsynced returns the sources that have never told all they know. While there is one, an unknown name is not known to
 // be absent. The caller must not change the result.
 func (s *Snapshot) Unsynced() []Source { return s.unsynced }
+
+// Restored returns those unsynced sources of which it is known what they said before the start. The caller must not change
+// the result.
+func (s *Snapshot) Restored() []Source { return s.restored }

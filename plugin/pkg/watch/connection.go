@@ -111,6 +111,7 @@ func (c Connection) clients() (clients, error) {
 	if err != nil {
 		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
 	}
+	httpClient.Transport = limited{httpClient.Transport}
 	protobuf := rest.CopyConfig(c.config)
 	protobuf.ContentType = runtime.ContentTypeProtobuf
 	protobuf.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON

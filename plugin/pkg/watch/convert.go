@@ -31,11 +31,12 @@ const (
 	BadSource      Rejection = "source_cluster" // an imported EndpointSlice without a valid source cluster
 	BadType        Rejection = "type"           // a ServiceImport of unknown type
 	BadWeight      Rejection = "weight"         // a weight-percent that is no whole number from 0 to 100: 100 instead
+	TooMany        Rejection = "too_many"       // one service or EndpointSlice more than a cluster may have
 )
 
 // Rejections returns every reason.
 func Rejections() []Rejection {
-	return []Rejection{BadAddress, BadAddressType, BadHostname, BadPort, BadName, BadSource, BadType, BadWeight}
+	return []Rejection{BadAddress, BadAddressType, BadHostname, BadPort, BadName, BadSource, BadType, BadWeight, TooMany}
 }
 
 // Labels and annotations that we read.
@@ -100,15 +101,10 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 		PublishNotReady: s.Spec.PublishNotReadyAddresses,
 	}
 	out.Traits = traits(s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig, s.Spec.InternalTrafficPolicy, s.Spec.TrafficDistribution, s.Spec.IPFamilies)
-	ips := s.Spec.ClusterIPs
-	if len(ips) == 0 && s.Spec.ClusterIP != "" {
-		ips = []string{s.Spec.ClusterIP}
-	}
-	if len(ips) > 0 && ips[0] == corev1.ClusterIPNone {
+	if s.Spec.ClusterIP == corev1.ClusterIPNone || len(s.Spec.ClusterIPs) > 0 && s.Spec.ClusterIPs[0] == corev1.ClusterIPNone {
 		out.Type = mcs.Headless
-		ips = nil
 	}
-	out.ClusterIPs = c.addresses(ips)
+	out.ClusterIPs = c.addresses(clusterIPs(s))
 	for _, ingress := range s.Status.LoadBalancer.Ingress {
 		switch {
 		case ingress.IP != "":
@@ -131,6 +127,18 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 		}
 	}
 	return out
+}
+
+// clusterIPs returns the addresses of a Service as they are written; none for a headless one.
+func clusterIPs(s *corev1.Service) []string {
+	ips := s.Spec.ClusterIPs
+	if len(ips) == 0 && s.Spec.ClusterIP != "" {
+		ips = []string{s.Spec.ClusterIP}
+	}
+	if len(ips) > 0 && ips[0] == corev1.ClusterIPNone {
+		return nil
+	}
+	return ips
 }
 
 // serviceImport accepts both versions of ServiceImport.

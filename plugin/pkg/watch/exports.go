@@ -3,10 +3,10 @@ package watch
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +22,6 @@ import (
 // exportFeed reads what a member exports: its ServiceExports, and of Services and EndpointSlices only those that are
 // exported. Nothing at all is kept of the others, so a new export has to be fetched; that is done at once.
 type exportFeed struct {
-	w       *Watcher
 	clients clients
 	convert converter
 	group   mcsGroup
@@ -32,26 +31,34 @@ type exportFeed struct {
 	// slicesReached is the resourceVersion up to which the watch of EndpointSlices has told everything.
 	slicesReached       atomic.Uint64
 	services, endpoints atomic.Int64
-	isLive              atomic.Bool
+	// addressed is true when the cluster IPs of all Services are asked for.
+	addressed atomic.Bool
+	// holds are the doubts about ServiceExports, Services and EndpointSlices.
+	holds [3]hold
 
-	mu    sync.Mutex // guards what follows; held while sinks are called, never while waiting for the API server
-	sinks []Sink
-	held  map[mcs.ServiceKey]*held
+	audience // its lock guards what follows
+	held     map[mcs.ServiceKey]*held
 	// owner tells to which service a held EndpointSlice (namespace, name) belongs.
 	owner map[mcs.ServiceKey]mcs.ServiceKey
 	// following is true once Services and EndpointSlices are watched: an export that appears from then on must be fetched.
 	following bool
 	listed    struct{ exports, services, slices bool }
-	// mute is true from when the source was found to hold nothing until it has been listed again: what is told then must
-	// not be half of it.
-	mute bool
+	// partial is true until everything has been listed: at first, and again after the source was found to hold nothing.
+	// Nothing new is told then, since it would be half of it.
+	partial bool
 	// fresh are endpoints that have never been ready, by slice and identity, and since when they are known.
 	fresh map[mcs.ServiceKey]map[string]time.Time
 	// fetching are the fetches under way, by the service they are for.
 	fetching map[mcs.ServiceKey]*fetch
 	// fetches counts finished fetches, lists full lists of Services and EndpointSlices. Of a fetch and a full list that
 	// overlap nobody can tell which is older, so that fetch is made again.
-	fetches, lists             uint64
+	fetches, lists uint64
+	limits         limits
+	// addresses are these cluster IPs.
+	addresses map[netip.Addr]struct{}
+	// kept counts the endpoints held; over is true after something was left out for want of room.
+	kept                       int
+	over                       bool
 	servicesBegan, slicesBegan uint64 // fetches when the last list was asked for
 }
 
@@ -89,16 +96,21 @@ type fetch struct {
 }
 
 func newExportFeed(w *Watcher, c clients) *exportFeed {
-	return &exportFeed{
-		w: w, clients: c,
-		convert:  converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
-		group:    mcsGroup{clients: c, plural: "serviceexports"},
-		requests: make(chan struct{}, 8),
-		fetching: map[mcs.ServiceKey]*fetch{},
-		held:     map[mcs.ServiceKey]*held{},
-		owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
-		fresh:    map[mcs.ServiceKey]map[string]time.Time{},
+	f := &exportFeed{
+		audience: audience{w: w}, clients: c, partial: true,
+		limits:    limits{maxServices, maxEndpoints},
+		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
+		group:     mcsGroup{clients: c, plural: "serviceexports"},
+		requests:  make(chan struct{}, 8),
+		fetching:  map[mcs.ServiceKey]*fetch{},
+		held:      map[mcs.ServiceKey]*held{},
+		owner:     map[mcs.ServiceKey]mcs.ServiceKey{},
+		fresh:     map[mcs.ServiceKey]map[string]time.Time{},
+		addresses: map[netip.Addr]struct{}{},
 	}
+	f.recall = f.remember
+	f.retell = f.retellTo
+	return f
 }
 
 func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
@@ -106,19 +118,7 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 		return nil, err
 	}
 	f.w.life.proof()
-	exports := &store{
-		w: f.w, resource: "serviceexports", complete: make(chan struct{}), begin: func() {},
-		set: f.setExport, remove: f.removeExport, replace: f.replaceExports, compact: f.compactExport,
-	}
-	services := &store{
-		w: f.w, resource: "services", complete: make(chan struct{}), begin: func() { f.begin(&f.servicesBegan) },
-		set: f.setService, remove: f.removeService, replace: f.replaceServices, compact: f.compactService,
-	}
-	endpointSlices := &store{
-		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() { f.begin(&f.slicesBegan) },
-		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
-		reached: &f.slicesReached,
-	}
+	exports, services, endpointSlices := f.stores()
 	core, discovery := f.clients.core.CoreV1().RESTClient(), f.clients.core.DiscoveryV1().RESTClient()
 	all := func(*metav1.ListOptions) {}
 	return []stage{
@@ -130,33 +130,57 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 	}, nil
 }
 
-func (f *exportFeed) ask(ctx context.Context) error { return f.group.ask(ctx) }
+// stores are what the three Reflectors of a round write to.
+func (f *exportFeed) stores() (exports, services, endpointSlices *store) {
+	exports = &store{
+		w: f.w, resource: "serviceexports", complete: make(chan struct{}), begin: func() {},
+		set: f.setExport, remove: f.removeExport, replace: f.replaceExports, compact: f.compactExport,
+		remains: f.remainsOf, hold: &f.holds[0],
+	}
+	services = &store{
+		w: f.w, resource: "services", complete: make(chan struct{}), begin: func() { f.begin(&f.servicesBegan) },
+		set: f.setService, remove: f.removeService, replace: f.replaceServices, compact: f.compactService,
+		remains: f.remainsOf, hold: &f.holds[1],
+	}
+	endpointSlices = &store{
+		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() { f.begin(&f.slicesBegan) },
+		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
+		remains: f.remainsOfSlices, hold: &f.holds[2], reached: &f.slicesReached,
+	}
+	return exports, services, endpointSlices
+}
 
-func (f *exportFeed) synced() bool { return f.isLive.Load() }
+func (f *exportFeed) ask(ctx context.Context) error { return f.group.ask(ctx) }
 
 func (f *exportFeed) size() (services, endpoints int) {
 	return int(f.services.Load()), int(f.endpoints.Load())
 }
 
-func (f *exportFeed) subscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = append(f.sinks, s)
-	if !f.isLive.Load() {
-		return
-	}
+func (f *exportFeed) retellTo(s Sink) {
 	for key, h := range f.held {
 		if h.shard != nil {
 			s.ApplyShard(f.w.spec.Cluster, key, h.shard, time.Time{})
 		}
 	}
-	s.SetSynced(f.w.source())
+	if len(f.addresses) > 0 {
+		s.ApplyServiceAddresses(slices.Collect(maps.Keys(f.addresses)), nil)
+	}
 }
 
-func (f *exportFeed) unsubscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
+func (f *exportFeed) remember(facts mcs.Facts) {
+	for key, shard := range facts.Shards {
+		h := &held{export: shard.Export, service: fetched[*mcs.ServiceSpec]{fact: shard.Service}, shard: shard}
+		for _, s := range shard.Slices {
+			h.slices = append(h.slices, fetched[*mcs.Slice]{fact: s})
+			f.owner[mcs.ServiceKey{Namespace: key.Namespace, Name: s.Name}] = key
+			f.kept += len(s.Endpoints)
+		}
+		f.held[key] = h
+		f.count(shard, 1)
+	}
+	for _, a := range facts.Addresses {
+		f.addresses[a] = struct{}{}
+	}
 }
 
 func (f *exportFeed) clear() {
@@ -166,26 +190,13 @@ func (f *exportFeed) clear() {
 		f.drop(key)
 	}
 	f.goLive()
-	f.mute = true
+	f.partial = true
 	f.listed.exports, f.listed.services, f.listed.slices = false, false, false
-}
-
-// goLive tells everything for the first time. Before, nothing is told: stale beats partial.
-func (f *exportFeed) goLive() {
-	if f.isLive.Swap(true) {
-		return
-	}
-	for key, h := range f.held {
-		f.tell(key, h, time.Time{})
-	}
-	for _, s := range f.sinks {
-		s.SetSynced(f.w.source())
-	}
 }
 
 // tell builds the shard of a service and passes it on if it is news.
 func (f *exportFeed) tell(key mcs.ServiceKey, h *held, changed time.Time) {
-	if !f.isLive.Load() || f.mute || h.fetch != nil {
+	if f.partial || h.fetch != nil {
 		return
 	}
 	shard := &mcs.Shard{Export: h.export, Service: h.service.fact}
@@ -211,9 +222,14 @@ func (f *exportFeed) count(s *mcs.Shard, sign int64) {
 		return
 	}
 	f.services.Add(sign)
-	for _, slice := range s.Slices {
-		f.endpoints.Add(sign * int64(len(slice.Endpoints)))
+	f.endpoints.Add(sign * int64(endpointsIn(s.Slices)))
+}
+
+func endpointsIn(all []*mcs.Slice) (n int) {
+	for _, s := range all {
+		n += len(s.Endpoints)
 	}
+	return n
 }
 
 // drop forgets a service that is no longer exported.
@@ -228,7 +244,9 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 		id := mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}
 		delete(f.owner, id)
 		delete(f.fresh, id)
+		f.kept -= len(h.slices[i].fact.Endpoints)
 	}
+	f.makeRoom()
 	if h.shard == nil {
 		return
 	}
@@ -238,18 +256,48 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 	}
 }
 
-// listedAll is called after each full list; the first time that all three are there, the feed goes live.
+// listedAll is called after each full list; when all three are there, everything is told that was held back.
 func (f *exportFeed) listedAll() {
-	if !f.listed.exports || !f.listed.services || !f.listed.slices {
+	if !f.listed.exports || !f.listed.services || !f.listed.slices || !f.partial {
 		return
 	}
-	if f.mute {
-		f.mute = false
-		for key, h := range f.held {
-			f.tell(key, h, time.Time{})
+	f.partial = false
+	for key, h := range f.held {
+		f.tell(key, h, time.Time{})
+	}
+	first := f.level.Load() == levelNone
+	f.goLive()
+	if first {
+		f.tellAddresses(slices.Collect(maps.Keys(f.addresses)), nil)
+	}
+	f.w.complete()
+}
+
+// remainsOf tells how many endpoints are told, and how many would be if only these exports, or services, were left.
+func (f *exportFeed) remainsOf(items []any) (before, after int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, obj := range items {
+		if h := f.held[obj.(*item).id()]; h != nil && h.shard != nil {
+			after += endpointsIn(h.shard.Slices)
 		}
 	}
-	f.goLive()
+	return int(f.endpoints.Load()), after
+}
+
+// remainsOfSlices tells the same of EndpointSlices.
+func (f *exportFeed) remainsOfSlices(items []any) (before, after int) {
+	return int(f.endpoints.Load()), endpointsOf(items)
+}
+
+// endpointsOf counts the endpoints of a full list of EndpointSlices.
+func endpointsOf(items []any) (n int) {
+	for _, obj := range items {
+		if fact, ok := obj.(*item).fact.(sliceFact); ok {
+			n += len(fact.slice.Endpoints)
+		}
+	}
+	return n
 }
 
 func (f *exportFeed) begin(mark *uint64) {
@@ -287,6 +335,10 @@ func (f *exportFeed) export(it *item) {
 	}
 	h := f.held[it.key]
 	if h == nil {
+		if len(f.held) >= f.limits.services {
+			f.leaveOut()
+			return
+		}
 		h = &held{}
 		f.held[it.key] = h
 		if f.following {
@@ -335,14 +387,85 @@ func (f *exportFeed) compactService(obj any) any {
 	return f.serviceItem(s)
 }
 
-// serviceItem has a fact only if the service is exported.
+// serviceItem has a fact only if the service is exported; of others at most the addresses are kept.
 func (f *exportFeed) serviceItem(s *corev1.Service) *item {
 	out := identify(s)
 	out.key = mcs.ServiceKey{Namespace: s.Namespace, Name: s.Name}
-	if f.held[out.key] != nil {
+	switch {
+	case f.held[out.key] != nil:
 		out.fact = f.convert.service(s)
+	case f.addressed.Load():
+		out.fact = converter{func(Rejection) {}}.addresses(clusterIPs(s))
 	}
 	return out
+}
+
+// addressesOf returns the cluster IPs of the Service that an item stands for.
+func addressesOf(it *item) (out mcs.Addresses) {
+	switch fact := it.fact.(type) {
+	case *mcs.ServiceSpec:
+		return fact.ClusterIPs
+	case mcs.Addresses:
+		return fact
+	}
+	return out
+}
+
+// moveAddresses tells what becomes of the cluster IPs of one Service.
+func (f *exportFeed) moveAddresses(taken, free mcs.Addresses) {
+	if !f.addressed.Load() {
+		return
+	}
+	var news, gone []netip.Addr
+	for _, a := range taken {
+		if _, known := f.addresses[a]; a.IsValid() && !known {
+			f.addresses[a] = struct{}{}
+			news = append(news, a)
+		}
+	}
+	for _, a := range free {
+		if _, known := f.addresses[a]; known {
+			delete(f.addresses, a)
+			gone = append(gone, a)
+		}
+	}
+	f.tellAddresses(news, gone)
+}
+
+func (f *exportFeed) tellAddresses(taken, free []netip.Addr) {
+	if len(taken)+len(free) == 0 || f.level.Load() == levelNone {
+		return
+	}
+	for _, s := range f.sinks {
+		s.ApplyServiceAddresses(taken, free)
+	}
+}
+
+// replaceAddresses takes the cluster IPs from a full list.
+func (f *exportFeed) replaceAddresses(items []any) {
+	if !f.addressed.Load() {
+		return
+	}
+	now := make(map[netip.Addr]struct{}, len(items))
+	var news, gone []netip.Addr
+	for _, obj := range items {
+		for _, a := range addressesOf(obj.(*item)) {
+			if _, twice := now[a]; !a.IsValid() || twice {
+				continue
+			}
+			now[a] = struct{}{}
+			if _, known := f.addresses[a]; !known {
+				news = append(news, a)
+			}
+		}
+	}
+	for a := range f.addresses {
+		if _, still := now[a]; !still {
+			gone = append(gone, a)
+		}
+	}
+	f.addresses = now
+	f.tellAddresses(news, gone)
 }
 
 func (f *exportFeed) setService(obj any) {
@@ -353,6 +476,7 @@ func (f *exportFeed) setService(obj any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	it := f.serviceItem(s)
+	f.moveAddresses(addressesOf(it), mcs.Addresses{})
 	if h := f.held[it.key]; h != nil && !h.service.older(it.version) {
 		h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, false}
 		f.tell(it.key, h, time.Time{})
@@ -364,6 +488,9 @@ func (f *exportFeed) removeService(obj any) {
 	key := mcs.ServiceKey{Namespace: it.namespace, Name: it.name}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if s, ok := obj.(*corev1.Service); ok && f.addressed.Load() {
+		f.moveAddresses(mcs.Addresses{}, addressesOf(f.serviceItem(s)))
+	}
 	h := f.held[key]
 	if h == nil || h.service.older(it.version) {
 		return
@@ -379,6 +506,7 @@ func (f *exportFeed) replaceServices(items []any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lists++
+	f.replaceAddresses(items)
 	there := make(map[mcs.ServiceKey]*item, len(f.held))
 	for _, obj := range items {
 		if it := obj.(*item); f.held[it.key] != nil {
@@ -388,8 +516,10 @@ func (f *exportFeed) replaceServices(items []any) {
 	for key, h := range f.held {
 		h.service = fetched[*mcs.ServiceSpec]{}
 		// Without a fact when the export is newer than the list: then there is a fetch, under way or finished since.
-		if it := there[key]; it != nil && it.fact != nil {
-			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, false}
+		if it := there[key]; it != nil {
+			if spec, ok := it.fact.(*mcs.ServiceSpec); ok {
+				h.service = fetched[*mcs.ServiceSpec]{spec, it.version, false}
+			}
 		}
 		f.settle(key, h, f.servicesBegan)
 	}
@@ -490,17 +620,41 @@ func (f *exportFeed) takeSlice(owner mcs.ServiceKey, it *item) bool {
 	if !there || h.slices[at].older(it.version) {
 		return false
 	}
+	f.kept -= len(h.slices[at].fact.Endpoints)
 	h.slices = slices.Delete(h.slices, at, at+1)
 	delete(f.owner, it.id())
 	delete(f.fresh, it.id())
+	f.makeRoom()
 	f.tell(owner, h, time.Time{})
 	return true
+}
+
+// leaveOut counts something for which there is no room.
+func (f *exportFeed) leaveOut() {
+	f.over = true
+	f.convert.reject(TooMany)
+}
+
+// makeRoom lists everything anew when there is room again for what was left out.
+func (f *exportFeed) makeRoom() {
+	if f.over && len(f.held) <= f.limits.services*9/10 && f.kept <= f.limits.endpoints*9/10 {
+		f.over = false
+		f.w.anew()
+	}
 }
 
 // putSlice adds or replaces a slice. was is what a full list replaces, nil otherwise.
 func (f *exportFeed) putSlice(h *held, it *item, byFetch bool, was *mcs.Slice) {
 	entry := fetched[*mcs.Slice]{it.fact.(sliceFact).slice, it.version, byFetch}
 	at, there := h.find(it.name)
+	more := len(entry.fact.Endpoints)
+	if there {
+		more -= len(h.slices[at].fact.Endpoints)
+	}
+	if more > 0 && f.kept+more > f.limits.endpoints {
+		f.leaveOut()
+		return
+	}
 	switch {
 	case !there:
 		if !byFetch {
@@ -513,6 +667,7 @@ func (f *exportFeed) putSlice(h *held, it *item, byFetch bool, was *mcs.Slice) {
 		f.freshen(it.id(), h.slices[at].fact, entry.fact)
 		h.slices[at] = entry
 	}
+	f.kept += more
 	f.owner[it.id()] = it.key
 }
 
@@ -534,6 +689,7 @@ func (f *exportFeed) replaceSlices(items []any) {
 		}
 		h.slices = nil
 	}
+	f.kept = 0
 	for _, obj := range items {
 		if it := obj.(*item); it.fact != nil && f.held[it.key] != nil {
 			f.putSlice(f.held[it.key], it, false, was[it.id()])

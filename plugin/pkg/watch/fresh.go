@@ -23,7 +23,7 @@ func (f *exportFeed) freshen(id mcs.ServiceKey, old, now *mcs.Slice) {
 		key := cmp.Or(e.ID, e.Label)
 		began, known := f.fresh[id][key]
 		if !known {
-			if !f.isLive.Load() || old != nil && knows(old, key) {
+			if !f.synced() || old != nil && knows(old, key) {
 				continue
 			}
 			began = time.Now()

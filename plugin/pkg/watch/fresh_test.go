@@ -31,7 +31,9 @@ func TestFresh(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &exportFeed{fresh: map[mcs.ServiceKey]map[string]time.Time{}}
-			f.isLive.Store(tc.live)
+			if tc.live {
+				f.level.Store(levelSynced)
+			}
 			f.freshen(id, tc.old, tc.now)
 			if got := tc.now.Endpoints[0].Conditions&mcs.Fresh != 0; got != tc.want {
 				t.Errorf("Fresh is %v, want %v", got, tc.want)
@@ -48,12 +50,13 @@ func TestFreshEnds(t *testing.T) {
 		key := mcs.ServiceKey{Namespace: "shop", Name: "web"}
 		id := mcs.ServiceKey{Namespace: "shop", Name: "web-a"}
 		f := &exportFeed{
-			w:     &Watcher{},
-			held:  map[mcs.ServiceKey]*held{key: {}},
-			owner: map[mcs.ServiceKey]mcs.ServiceKey{},
-			fresh: map[mcs.ServiceKey]map[string]time.Time{},
+			audience: audience{w: &Watcher{}},
+			limits:   limits{maxServices, maxEndpoints},
+			held:     map[mcs.ServiceKey]*held{key: {}},
+			owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
+			fresh:    map[mcs.ServiceKey]map[string]time.Time{},
 		}
-		f.isLive.Store(true)
+		f.level.Store(levelSynced)
 		put := func(version uint64, endpoints ...mcs.Endpoint) {
 			it := &item{namespace: "shop", name: "web-a", key: key, version: version,
 				fact: sliceFact{slice: &mcs.Slice{Name: "web-a", Endpoints: endpoints}}}

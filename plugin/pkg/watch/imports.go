@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,19 +18,21 @@ import (
 // importFeed reads ServiceImports and the EndpointSlices that a controller made for them, from the local API server or
 // a hub.
 type importFeed struct {
-	w       *Watcher
 	clients clients
 	convert converter
 	group   mcsGroup
 
 	services, endpoints atomic.Int64
-	isLive              atomic.Bool
+	// holds are the doubts about ServiceImports and EndpointSlices.
+	holds [2]hold
 
-	mu     sync.Mutex // guards what follows; held while sinks are called
-	sinks  []Sink
-	held   map[mcs.ServiceKey]*heldImport
-	owner  map[mcs.ServiceKey]mcs.ServiceKey // EndpointSlice (namespace, name) to service
-	listed struct{ imports, slices bool }
+	audience // its lock guards what follows
+	held     map[mcs.ServiceKey]*heldImport
+	owner    map[mcs.ServiceKey]mcs.ServiceKey // EndpointSlice (namespace, name) to service
+	listed   struct{ imports, slices bool }
+	// partial is true until everything has been listed: at first, and again after the source was found to hold nothing.
+	// Nothing new is told then, since it would be half of it.
+	partial bool
 }
 
 // heldImport is what is known of one imported service. There may be slices before there is a ServiceImport.
@@ -42,13 +43,16 @@ type heldImport struct {
 }
 
 func newImportFeed(w *Watcher, c clients) *importFeed {
-	return &importFeed{
-		w: w, clients: c,
+	f := &importFeed{
+		audience: audience{w: w}, clients: c, partial: true,
 		convert: converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
 		group:   mcsGroup{clients: c, plural: "serviceimports"},
 		held:    map[mcs.ServiceKey]*heldImport{},
 		owner:   map[mcs.ServiceKey]mcs.ServiceKey{},
 	}
+	f.recall = f.remember
+	f.retell = f.retellTo
+	return f
 }
 
 func (f *importFeed) connect(ctx context.Context) ([]stage, error) {
@@ -59,10 +63,12 @@ func (f *importFeed) connect(ctx context.Context) ([]stage, error) {
 	imports := &store{
 		w: f.w, resource: "serviceimports", complete: make(chan struct{}), begin: func() {},
 		set: f.setImport, remove: f.removeImport, replace: f.replaceImports, compact: f.compactImport,
+		remains: f.remainsOf, hold: &f.holds[0],
 	}
 	endpointSlices := &store{
 		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() {},
 		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
+		remains: f.remainsOfSlices, hold: &f.holds[1],
 	}
 	discovery := f.clients.core.DiscoveryV1().RESTClient()
 	imported := func(o *metav1.ListOptions) { o.LabelSelector = labelImportName }
@@ -76,69 +82,62 @@ func (f *importFeed) ask(ctx context.Context) error { return f.group.ask(ctx) }
 
 func (f *importFeed) tick(time.Time) {}
 
-func (f *importFeed) synced() bool { return f.isLive.Load() }
-
 func (f *importFeed) size() (services, endpoints int) {
 	return int(f.services.Load()), int(f.endpoints.Load())
 }
 
-func (f *importFeed) subscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = append(f.sinks, s)
-	if !f.isLive.Load() {
-		return
-	}
+func (f *importFeed) retellTo(s Sink) {
 	for key, h := range f.held {
 		if h.shard != nil {
 			s.ApplyImport(key, h.shard, time.Time{})
 		}
 	}
-	s.SetSynced(f.w.source())
 }
 
-func (f *importFeed) unsubscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
+func (f *importFeed) remember(facts mcs.Facts) {
+	for key, shard := range facts.Imports {
+		f.held[key] = &heldImport{imp: &shard.Import, slices: slices.Clone(shard.Slices), shard: shard}
+		for _, s := range shard.Slices {
+			f.owner[mcs.ServiceKey{Namespace: key.Namespace, Name: s.Name}] = key
+		}
+		f.count(shard, 1)
+	}
 }
 
 func (f *importFeed) clear() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.partial = false
 	for key, h := range f.held {
 		h.imp, h.slices = nil, nil
 		f.tell(key, h, time.Time{})
 	}
 	clear(f.owner)
 	f.goLive()
+	f.partial = true
+	f.listed.imports, f.listed.slices = false, false
 }
 
-func (f *importFeed) goLive() {
-	if f.isLive.Swap(true) {
+// listedAll is called after each full list; when both are there, everything is told that was held back.
+func (f *importFeed) listedAll() {
+	if !f.listed.imports || !f.listed.slices || !f.partial {
 		return
 	}
+	f.partial = false
 	for key, h := range f.held {
 		f.tell(key, h, time.Time{})
 	}
-	for _, s := range f.sinks {
-		s.SetSynced(f.w.source())
-	}
-}
-
-func (f *importFeed) listedAll() {
-	if f.listed.imports && f.listed.slices {
-		f.goLive()
-	}
+	f.goLive()
+	f.w.complete()
 }
 
 // tell builds the shard of a service and passes it on if it is news.
 func (f *importFeed) tell(key mcs.ServiceKey, h *heldImport, changed time.Time) {
+	if f.partial {
+		return
+	}
 	if h.imp == nil && len(h.slices) == 0 {
 		delete(f.held, key)
-	}
-	if !f.isLive.Load() {
-		return
 	}
 	var shard *mcs.ImportShard
 	if h.imp != nil {
@@ -160,9 +159,7 @@ func (f *importFeed) count(s *mcs.ImportShard, sign int64) {
 		return
 	}
 	f.services.Add(sign)
-	for _, slice := range s.Slices {
-		f.endpoints.Add(sign * int64(len(slice.Endpoints)))
-	}
+	f.endpoints.Add(sign * int64(endpointsIn(s.Slices)))
 }
 
 func (f *importFeed) entry(key mcs.ServiceKey) *heldImport {
@@ -172,6 +169,23 @@ func (f *importFeed) entry(key mcs.ServiceKey) *heldImport {
 		f.held[key] = h
 	}
 	return h
+}
+
+// remainsOf tells how many endpoints are told, and how many would be if only these ServiceImports were left.
+func (f *importFeed) remainsOf(items []any) (before, after int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, obj := range items {
+		if h := f.held[obj.(*item).id()]; h != nil && h.shard != nil {
+			after += endpointsIn(h.shard.Slices)
+		}
+	}
+	return int(f.endpoints.Load()), after
+}
+
+// remainsOfSlices tells the same of EndpointSlices.
+func (f *importFeed) remainsOfSlices(items []any) (before, after int) {
+	return int(f.endpoints.Load()), endpointsOf(items)
 }
 
 // ServiceImports.

@@ -3,6 +3,8 @@ package watch
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +44,6 @@ func (w *Watcher) run(ctx context.Context) {
 		if time.Since(began) > time.Minute {
 			delay = retry()
 		}
-		w.tellState()
 		wait := delay.Step()
 		if w.optional() {
 			wait += optionalEvery
@@ -82,6 +83,7 @@ func (w *Watcher) connect(ctx context.Context) ([]stage, error) {
 		// The API server answers, and says that there is nothing of the kind: that is knowledge, not ignorance.
 		w.life.proof()
 		w.feed.clear()
+		w.complete()
 	}
 	return nil, err
 }
@@ -127,10 +129,8 @@ func (w *Watcher) tend(ctx context.Context) {
 			return
 		case <-w.restart:
 			return
-		case now := <-tick.C:
-			w.feed.tick(now)
+		case <-tick.C:
 		}
-		w.tellState()
 		quiet := w.life.since()
 		if quiet < quietAfter {
 			failed = false
@@ -145,6 +145,8 @@ func (w *Watcher) tend(ctx context.Context) {
 			return
 		}
 		if err == nil && failed {
+			// Every server in the ClusterSet notices at the same moment that an API server which hung goes on.
+			sleep(ctx, rand.N(spreadOver))
 			return
 		}
 		failed = err != nil
@@ -165,7 +167,7 @@ func (w *Watcher) ask(ctx context.Context) error {
 func (w *Watcher) reflector(r resource) *cache.Reflector {
 	lists := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			r.store.begin()
+			r.store.start(ctx)
 			list, err := r.lists.ListWithContext(ctx, options)
 			w.observe(ctx, r.name, err)
 			return list, err
@@ -173,7 +175,7 @@ func (w *Watcher) reflector(r resource) *cache.Reflector {
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			streamed := options.SendInitialEvents != nil
 			if streamed {
-				r.store.begin()
+				r.store.start(ctx)
 			}
 			stream, err := r.lists.WatchWithContext(ctx, options)
 			if streamed && apierrors.IsInvalid(err) {
@@ -199,12 +201,50 @@ func (w *Watcher) observe(ctx context.Context, resource string, err error) {
 	}
 	w.problems.report(w, resource, err)
 	if problemOf(err) == NotServed {
+		w.anew()
+	}
+}
+
+// anew ends the current round, if there is one, so that everything is listed again.
+func (w *Watcher) anew() {
+	select {
+	case w.restart <- struct{}{}:
+	default:
+	}
+}
+
+// watchClock does what time alone makes due, whatever the API server does.
+func (w *Watcher) watchClock(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		w.giveUp()
+		w.tellState()
 		select {
-		case w.restart <- struct{}{}:
-		default:
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			w.feed.tick(now)
 		}
 	}
 }
+
+// giveUp forgets what a source said that has been silent for too long. Once it speaks again, everything is listed anew.
+func (w *Watcher) giveUp() {
+	silence, end := w.life.since(), Expired
+	if !w.feed.synced() && !w.feed.wasRestored() {
+		silence, end = time.Since(w.began), TimedOut
+	}
+	if w.spec.ExpireAfter == 0 || w.gaveUp.Load() != 0 || silence < w.spec.ExpireAfter {
+		return
+	}
+	w.gaveUp.Store(uint32(end))
+	w.feed.clear()
+	w.anew()
+}
+
+// complete says that all the source says is known.
+func (w *Watcher) complete() { w.gaveUp.Store(0) }
 
 // tellState tells the observer when the state has changed.
 func (w *Watcher) tellState() {
@@ -246,6 +286,8 @@ func problemOf(err error) Problem {
 		return NoProblem
 	case errors.Is(err, errNotServed), apierrors.IsNotFound(err):
 		return NotServed
+	case errors.Is(err, errTooLarge):
+		return TooLarge
 	case apierrors.IsForbidden(err):
 		return Forbidden
 	case apierrors.IsUnauthorized(err):
@@ -276,11 +318,40 @@ type store struct {
 	compact func(obj any) any
 	// begin is called before a full list is asked for.
 	begin func()
+	// remains tells how many things there are that answers are made of, and how many would be left with a full list. nil
+	// for resources that answers can do without; hold is then nil too.
+	remains func(items []any) (before, after int)
+	hold    *hold
+	// listed counts the objects of a streamed list.
+	listed int
 	// complete is closed when the first full list has been passed on.
 	complete chan struct{}
 	once     sync.Once
 	// reached, where there is one, is the resourceVersion up to which the watch has told everything.
 	reached *atomic.Uint64
+}
+
+// start is called before a full list is asked for.
+func (s *store) start(ctx context.Context) {
+	if s.hold != nil {
+		s.hold.wait(ctx)
+	}
+	s.listed = 0
+	s.begin()
+}
+
+// doubts reports whether a full list is not to be believed.
+func (s *store) doubts(items []any) bool {
+	if s.hold == nil {
+		return false
+	}
+	before, after := s.remains(items)
+	was := !s.hold.since.IsZero()
+	held := s.hold.doubts(before, after, time.Now())
+	if held != was {
+		s.w.spec.Observer.Hold(s.w.spec.Name(), s.resource, held, before, after)
+	}
+	return held
 }
 
 func (s *store) Add(obj any) error {
@@ -307,10 +378,16 @@ func (s *store) Delete(obj any) error {
 // Replace takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
 func (s *store) Replace(objs []any, at string) error {
 	s.note("list", len(objs))
-	s.reach(version(at))
+	if err := s.bound(max(len(objs), s.listed)); err != nil {
+		return err
+	}
 	for i, obj := range objs {
 		objs[i] = s.compact(obj)
 	}
+	if s.doubts(objs) {
+		return errHeld
+	}
+	s.reach(version(at))
 	s.replace(objs)
 	s.once.Do(func() { close(s.complete) })
 	return nil
@@ -327,7 +404,20 @@ func (s *store) Bookmark(at string) error {
 
 // Transformer implements cache.TransformingStore, so that a streamed list never holds all API objects at once.
 func (s *store) Transformer() cache.TransformFunc {
-	return func(obj any) (any, error) { return s.compact(obj), nil }
+	return func(obj any) (any, error) {
+		s.listed++
+		return s.compact(obj), s.bound(s.listed)
+	}
+}
+
+// bound refuses a list of too many objects.
+func (s *store) bound(objects int) error {
+	if objects <= maxObjects {
+		return nil
+	}
+	err := fmt.Errorf("%w: a list of more than %d %s", errTooLarge, maxObjects, s.resource)
+	s.w.problems.report(s.w, s.resource, err)
+	return err
 }
 
 // reach notes how far the watch has come, before what it brought is kept or dropped.

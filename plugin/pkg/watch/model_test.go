@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +39,9 @@ type told struct {
 	shards     map[mcs.ServiceKey]*mcs.Shard
 	imports    map[mcs.ServiceKey]*mcs.ImportShard
 	namespaces map[string]bool
+	addresses  map[netip.Addr]bool
 	synced     []mcs.Source
+	restored   []mcs.Source
 	calls      int // of any kind
 	left       rejections
 	problems   []string // "resource problem"
@@ -46,7 +49,7 @@ type told struct {
 }
 
 func newTold() *told {
-	return &told{shards: map[mcs.ServiceKey]*mcs.Shard{}, imports: map[mcs.ServiceKey]*mcs.ImportShard{}, namespaces: map[string]bool{}}
+	return &told{shards: map[mcs.ServiceKey]*mcs.Shard{}, imports: map[mcs.ServiceKey]*mcs.ImportShard{}, namespaces: map[string]bool{}, addresses: map[netip.Addr]bool{}}
 }
 
 func (s *told) ApplyShard(_ topology.ClusterID, key mcs.ServiceKey, shard *mcs.Shard, _ time.Time) {
@@ -83,7 +86,29 @@ func (s *told) SetSynced(source mcs.Source) {
 	s.synced = append(s.synced, source)
 }
 
+func (s *told) ApplyServiceAddresses(taken, free []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range taken {
+		if s.addresses[a] {
+			panic(fmt.Sprintf("%s was told twice", a))
+		}
+		s.addresses[a] = true
+	}
+	for _, a := range free {
+		delete(s.addresses, a)
+	}
+}
+
+func (s *told) SetRestored(source mcs.Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restored = append(s.restored, source)
+}
+
 func (s *told) Event(string, string, string, int) {}
+
+func (s *told) Hold(string, string, bool, int, int) {}
 
 func (s *told) Reject(_ string, reason Rejection) {
 	s.mu.Lock()

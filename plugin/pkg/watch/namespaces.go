@@ -2,9 +2,6 @@ package watch
 
 import (
 	"context"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,21 +9,24 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
 // namespaceFeed reads which namespaces the local cluster has; of each only its name.
 type namespaceFeed struct {
-	w       *Watcher
 	clients clients
-	isLive  atomic.Bool
+	hold    hold
 
-	mu    sync.Mutex // guards what follows; held while sinks are called
-	sinks []Sink
-	held  map[string]struct{}
+	audience // its lock guards what follows
+	held     map[string]struct{}
 }
 
 func newNamespaceFeed(w *Watcher, c clients) *namespaceFeed {
-	return &namespaceFeed{w: w, clients: c, held: map[string]struct{}{}}
+	f := &namespaceFeed{audience: audience{w: w}, clients: c, held: map[string]struct{}{}}
+	f.recall = f.remember
+	f.retell = f.retellTo
+	return f
 }
 
 var namespaces = corev1.SchemeGroupVersion.WithResource("namespaces")
@@ -42,6 +42,7 @@ func (f *namespaceFeed) connect(context.Context) ([]stage, error) {
 	s := &store{
 		w: f.w, resource: "namespaces", complete: make(chan struct{}), begin: func() {},
 		set: f.set, remove: f.remove, replace: f.replace, compact: func(obj any) any { return identify(obj) },
+		remains: f.remains, hold: &f.hold,
 	}
 	return []stage{{{"namespaces", lists, f.clients.metadata, s}}}, nil
 }
@@ -54,30 +55,21 @@ func (f *namespaceFeed) ask(ctx context.Context) error {
 
 func (f *namespaceFeed) tick(time.Time) {}
 
-func (f *namespaceFeed) synced() bool { return f.isLive.Load() }
-
 func (f *namespaceFeed) size() (services, endpoints int) { return 0, 0 }
 
 // clear has nothing to do: every API server has namespaces.
 func (f *namespaceFeed) clear() {}
 
-func (f *namespaceFeed) subscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = append(f.sinks, s)
-	if !f.isLive.Load() {
-		return
-	}
+func (f *namespaceFeed) retellTo(s Sink) {
 	for name := range f.held {
 		s.ApplyNamespace(name, true)
 	}
-	s.SetSynced(f.w.source())
 }
 
-func (f *namespaceFeed) unsubscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
+func (f *namespaceFeed) remember(facts mcs.Facts) {
+	for _, name := range facts.Namespaces {
+		f.held[name] = struct{}{}
+	}
 }
 
 func (f *namespaceFeed) set(obj any) {
@@ -106,6 +98,18 @@ func (f *namespaceFeed) tell(name string, exists bool) {
 	}
 }
 
+// remains tells how many namespaces there are, and how many of them are in a full list.
+func (f *namespaceFeed) remains(items []any) (before, after int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, obj := range items {
+		if _, known := f.held[obj.(*item).name]; known {
+			after++
+		}
+	}
+	return len(f.held), after
+}
+
 func (f *namespaceFeed) replace(items []any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -121,10 +125,5 @@ func (f *namespaceFeed) replace(items []any) {
 	for name := range there {
 		f.tell(name, true)
 	}
-	if f.isLive.Swap(true) {
-		return
-	}
-	for _, s := range f.sinks {
-		s.SetSynced(f.w.source())
-	}
+	f.goLive()
 }

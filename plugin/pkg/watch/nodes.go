@@ -128,6 +128,10 @@ func (f *nodeFeed) size() (services, endpoints int) { return 0, int(f.endpoints.
 // clear has nothing to do: every API server has Nodes and EndpointSlices.
 func (f *nodeFeed) clear() {}
 
+// restore has nothing to do: places of a while ago are no better than none.
+func (f *nodeFeed) restore(mcs.Facts, bool) {}
+func (f *nodeFeed) wasRestored() bool       { return false }
+
 // subscribe has nothing to do, nor unsubscribe: what is told goes to Spec.Places.
 func (f *nodeFeed) subscribe(Sink)   {}
 func (f *nodeFeed) unsubscribe(Sink) {}

@@ -61,7 +61,9 @@ func (p *places) SetNodesListed()  { p.locked(func() { p.nodesListed = true }) }
 func (p *places) SetPlacesListed() { p.locked(func() { p.placesListed = true }) }
 
 func (p *places) Event(string, string, string, int) {}
-func (p *places) Reject(string, watch.Rejection)    { p.locked(func() { p.rejectedTold++ }) }
+
+func (p *places) Hold(string, string, bool, int, int) {}
+func (p *places) Reject(string, watch.Rejection)      { p.locked(func() { p.rejectedTold++ }) }
 func (p *places) Problem(_, resource string, problem watch.Problem, _ error) {
 	p.locked(func() { p.problems[resource] = problem; p.problemsTold++ })
 }

@@ -3,7 +3,6 @@ package watch
 import (
 	"context"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
 // drainProperty is the ClusterProperty by which a cluster takes itself out of everybody's answers: value "true".
@@ -21,18 +22,18 @@ const drainProperty = "drain.clusterset-dns.io"
 
 // propertyFeed reads what a cluster says about itself by ClusterProperty objects (KEP-2149). Most clusters have none.
 type propertyFeed struct {
-	w       *Watcher
 	clients clients
-	isLive  atomic.Bool
 	client  atomic.Pointer[dynamic.ResourceInterface]
 
-	mu      sync.Mutex // guards what follows; held while sinks are called
-	sinks   []Sink
-	drained bool
+	audience // its lock guards what follows
+	drained  bool
 }
 
 func newPropertyFeed(w *Watcher, c clients) *propertyFeed {
-	return &propertyFeed{w: w, clients: c}
+	f := &propertyFeed{audience: audience{w: w}, clients: c}
+	f.recall = f.remember
+	f.retell = func(s Sink) { s.SetDrained(f.w.spec.Cluster, f.drained) }
+	return f
 }
 
 func (f *propertyFeed) connect(ctx context.Context) ([]stage, error) {
@@ -71,26 +72,11 @@ func (f *propertyFeed) ask(ctx context.Context) error {
 
 func (f *propertyFeed) tick(time.Time) {}
 
-func (f *propertyFeed) synced() bool { return f.isLive.Load() }
-
 func (f *propertyFeed) size() (services, endpoints int) { return 0, 0 }
 
 func (f *propertyFeed) clear() { f.replace(nil) }
 
-func (f *propertyFeed) subscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = append(f.sinks, s)
-	if f.isLive.Load() {
-		s.SetDrained(f.w.spec.Cluster, f.drained)
-	}
-}
-
-func (f *propertyFeed) unsubscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
-}
+func (f *propertyFeed) remember(facts mcs.Facts) { f.drained = facts.Drained }
 
 func (f *propertyFeed) set(obj any) { f.tell(drains(obj)) }
 
@@ -112,11 +98,11 @@ func drains(obj any) bool {
 func (f *propertyFeed) tell(drained bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.isLive.Swap(true) && drained == f.drained {
-		return
+	if drained != f.drained || !f.synced() {
+		f.drained = drained
+		for _, s := range f.sinks {
+			s.SetDrained(f.w.spec.Cluster, drained)
+		}
 	}
-	f.drained = drained
-	for _, s := range f.sinks {
-		s.SetDrained(f.w.spec.Cluster, drained)
-	}
+	f.goLive()
 }

@@ -4,30 +4,30 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
 // serviceRangeFeed reads which addresses the local cluster gives to its Services (ServiceCIDR objects, Kubernetes 1.33
 // and later; older clusters say nothing).
 type serviceRangeFeed struct {
-	w       *Watcher
 	clients clients
-	isLive  atomic.Bool
 
-	mu    sync.Mutex // guards what follows; held while sinks are called
-	sinks []Sink
-	held  map[string][]netip.Prefix // by the name of the object
-	told  []netip.Prefix
+	audience                           // its lock guards what follows
+	held     map[string][]netip.Prefix // by the name of the object
+	told     []netip.Prefix
 }
 
 func newServiceRangeFeed(w *Watcher, c clients) *serviceRangeFeed {
-	return &serviceRangeFeed{w: w, clients: c, held: map[string][]netip.Prefix{}}
+	f := &serviceRangeFeed{audience: audience{w: w}, clients: c, held: map[string][]netip.Prefix{}}
+	f.recall = f.remember
+	f.retell = func(s Sink) { s.ApplyServiceRanges(f.told) }
+	return f
 }
 
 func (f *serviceRangeFeed) connect(ctx context.Context) ([]stage, error) {
@@ -56,26 +56,11 @@ func (f *serviceRangeFeed) ask(ctx context.Context) error {
 
 func (f *serviceRangeFeed) tick(time.Time) {}
 
-func (f *serviceRangeFeed) synced() bool { return f.isLive.Load() }
-
 func (f *serviceRangeFeed) size() (services, endpoints int) { return 0, 0 }
 
 func (f *serviceRangeFeed) clear() { f.replace(nil) }
 
-func (f *serviceRangeFeed) subscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = append(f.sinks, s)
-	if f.isLive.Load() {
-		s.ApplyServiceRanges(f.told)
-	}
-}
-
-func (f *serviceRangeFeed) unsubscribe(s Sink) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sinks = slices.DeleteFunc(f.sinks, func(x Sink) bool { return x == s })
-}
+func (f *serviceRangeFeed) remember(facts mcs.Facts) { f.told = facts.Ranges }
 
 func (f *serviceRangeFeed) set(obj any) {
 	f.mu.Lock()
@@ -122,11 +107,11 @@ func (f *serviceRangeFeed) tell() {
 	}
 	slices.SortFunc(ranges, netip.Prefix.Compare)
 	ranges = slices.Compact(ranges)
-	if f.isLive.Swap(true) && slices.Equal(ranges, f.told) {
-		return
+	if !slices.Equal(ranges, f.told) || !f.synced() {
+		f.told = ranges
+		for _, s := range f.sinks {
+			s.ApplyServiceRanges(ranges)
+		}
 	}
-	f.told = ranges
-	for _, s := range f.sinks {
-		s.ApplyServiceRanges(ranges)
-	}
+	f.goLive()
 }

@@ -7,6 +7,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/netip"
@@ -30,12 +31,17 @@ type Sink interface {
 	ApplyImport(key mcs.ServiceKey, shard *mcs.ImportShard, changed time.Time)
 	// ApplyNamespace says whether a namespace exists in the local cluster.
 	ApplyNamespace(name string, exists bool)
+	// ApplyServiceAddresses says which cluster IPs Services of the local cluster have got, and which they have given back,
+	// exported or not. The slices must not be changed.
+	ApplyServiceAddresses(taken, free []netip.Addr)
 	// ApplyServiceRanges says which addresses the local cluster gives to its own services. The slice must not be changed.
 	ApplyServiceRanges(ranges []netip.Prefix)
 	// SetDrained says whether a cluster asks not to be used by the ClusterProperty drain.clusterset-dns.io.
 	SetDrained(id topology.ClusterID, drained bool)
-	// SetSynced says that everything the source knows has been told.
+	// SetSynced says that everything the source knows has been told, or that it has been given up on.
 	SetSynced(source mcs.Source)
+	// SetRestored says that everything has been told which was known of the source before the first contact.
+	SetRestored(source mcs.Source)
 }
 
 // Observer is told what happens, for metrics and logs. It must return at once and be safe for concurrent use.
@@ -46,6 +52,9 @@ type Observer interface {
 	Reject(name string, reason Rejection)
 	// Problem is called when the reason why a resource cannot be read changes; NoProblem means that it can be again.
 	Problem(name, resource string, p Problem, err error)
+	// Hold is called when a full list is not believed because only after of before things are left in it, and with held
+	// false when that is over.
+	Hold(name, resource string, held bool, before, after int)
 	// State is called when the state of a watcher changes.
 	State(name string, kind mcs.SourceKind, s State)
 }
@@ -60,10 +69,13 @@ const (
 	Forbidden    Problem = "forbidden"    // RBAC does not allow it
 	Unauthorized Problem = "unauthorized" // the credentials are not accepted
 	NotServed    Problem = "not_served"   // the API server does not know the resource (CRD missing)
+	TooLarge     Problem = "too_large"    // the API server sends more than a cluster can have
 )
 
 // Problems returns every problem except NoProblem.
-func Problems() []Problem { return []Problem{Unreachable, Forbidden, Unauthorized, NotServed} }
+func Problems() []Problem {
+	return []Problem{Unreachable, Forbidden, Unauthorized, NotServed, TooLarge}
+}
 
 // State is how far a source can be trusted.
 type State uint8
@@ -72,26 +84,36 @@ type State uint8
 const (
 	// Syncing: it has never told all that it knows.
 	Syncing State = iota
-	// Synced: it has, and there was proof of life in the last minute.
+	// Synced: it has, and there was proof of life not long ago.
 	Synced
-	// Stale: it has, but there was no proof of life for a minute. What it said is kept.
+	// Stale: there was no proof of life for a while (Spec.StaleAfter), or none yet and what it said before is restored.
+	// What it said is kept.
 	Stale
+	// Expired: there was none for too long (Spec.ExpireAfter). What it said is forgotten.
+	Expired
+	// TimedOut: it has never told all that it knows, for as long.
+	TimedOut
 )
 
 // String returns the name used as metric label.
-func (s State) String() string { return [...]string{"syncing", "synced", "stale"}[s] }
+func (s State) String() string {
+	return [...]string{"syncing", "synced", "stale", "expired", "timed_out"}[s]
+}
 
 // States returns every state.
-func States() []State { return []State{Syncing, Synced, Stale} }
+func States() []State { return []State{Syncing, Synced, Stale, Expired, TimedOut} }
+
+// DefaultStaleAfter is how long a source can be silent before it is stale.
+const DefaultStaleAfter = time.Minute
 
 // Times of the proof of life (see lifecycle.go).
 const (
 	quietAfter  = 15 * time.Second // without any sign of life for so long, ask
 	askEvery    = 10 * time.Second // ask again
 	askTimeout  = 5 * time.Second
-	staleAfter  = 60 * time.Second // without any proof for so long, the source is stale
 	retryFirst  = 200 * time.Millisecond
 	retryAtMost = 5 * time.Second
+	spreadOver  = 5 * time.Second // after an outage, lists are spread over so long
 )
 
 // Spec says what to watch.
@@ -103,6 +125,12 @@ type Spec struct {
 	Observer   Observer
 	// Places receives what a source of kind Nodes says; nil for all others, which have Sinks.
 	Places PlaceSink
+	// StaleAfter is how long there may be no proof of life before the source is stale; 0 means DefaultStaleAfter.
+	StaleAfter time.Duration
+	// ExpireAfter is how long until it is forgotten and given up on; 0 means never.
+	ExpireAfter time.Duration
+	// Seed is what is known of the source before the first contact, nil if nothing is.
+	Seed *Seed
 }
 
 // Name identifies the source in logs and metrics: the cluster id, or "serviceimports".
@@ -134,7 +162,11 @@ type Watcher struct {
 	ctx     func() context.Context
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
-	// told is the state last told to the observer; only run uses it.
+	// began is when the Watcher was started.
+	began time.Time
+	// gaveUp is Expired or TimedOut while that is the state, else 0.
+	gaveUp atomic.Uint32
+	// told is the state last told to the observer; only watchClock uses it.
 	told    State
 	toldAny bool
 }
@@ -144,13 +176,15 @@ type feed interface {
 	// connect finds out how to read the source and returns its resources in stages: a stage begins when all of the one
 	// before are complete. Errors are classified by problemOf.
 	connect(ctx context.Context) ([]stage, error)
-	// clear forgets everything and counts as synced: the source can hold nothing.
+	// clear forgets everything and counts as synced: the source can hold nothing, or has been given up on.
 	clear()
+	restore(facts mcs.Facts, synced bool)
 	subscribe(Sink)
 	unsubscribe(Sink)
 	synced() bool
+	wasRestored() bool
 	size() (services, endpoints int)
-	// tick is called about once a second while the source is followed.
+	// tick is called about once a second.
 	tick(now time.Time)
 	// ask makes the cheapest request that proves life and rights.
 	ask(ctx context.Context) error
@@ -165,7 +199,8 @@ func (l *life) since() time.Duration { return time.Since(time.Unix(0, l.last.Loa
 // Start begins to watch. It returns at once, whatever the state of the API server; the error is about the connection's
 // configuration only.
 func Start(spec Spec) (*Watcher, error) {
-	w := &Watcher{spec: spec, restart: make(chan struct{}, 1)}
+	spec.StaleAfter = cmp.Or(spec.StaleAfter, DefaultStaleAfter)
+	w := &Watcher{spec: spec, restart: make(chan struct{}, 1), began: time.Now()}
 	clients, err := spec.Connection.clients()
 	if err != nil {
 		return nil, err
@@ -185,9 +220,16 @@ func Start(spec Spec) (*Watcher, error) {
 	default:
 		w.feed = newExportFeed(w, clients)
 	}
+	if spec.Seed != nil {
+		w.feed.restore(spec.Seed.Facts, spec.Seed.Synced)
+		if !spec.Seed.Proof.IsZero() {
+			w.life.last.Store(spec.Seed.Proof.UnixNano())
+		}
+	}
 	ctx, cancel := context.WithCancel(quiet(context.Background()))
 	w.ctx, w.cancel = func() context.Context { return ctx }, cancel
 	w.done.Go(func() { w.run(ctx) })
+	w.done.Go(func() { w.watchClock(ctx) })
 	return w, nil
 }
 
@@ -196,6 +238,13 @@ func (w *Watcher) Close() {
 	w.cancel()
 	w.done.Wait()
 	utilnet.CloseIdleConnectionsFor(w.http.Transport)
+}
+
+// TellServiceAddresses lets a source of kind Exports tell the cluster IPs of all its Services from now on.
+func (w *Watcher) TellServiceAddresses() {
+	if f, ok := w.feed.(*exportFeed); ok && !f.addressed.Swap(true) {
+		w.anew()
+	}
 }
 
 // Subscribe tells the sink all that is known, and from then on every change. If the source has synced already, that is
@@ -216,10 +265,15 @@ func (w *Watcher) Status() Status {
 }
 
 func (w *Watcher) state() State {
+	gaveUp := State(w.gaveUp.Load()) //nolint:gosec // a State was stored
 	switch {
+	case gaveUp != 0:
+		return gaveUp
+	case w.feed.wasRestored():
+		return Stale
 	case !w.feed.synced():
 		return Syncing
-	case w.life.since() > staleAfter:
+	case w.life.since() > w.spec.StaleAfter:
 		return Stale
 	default:
 		return Synced
