@@ -89,7 +89,7 @@ func BenchmarkCompile(b *testing.B) {
 			p := &Policy{Prefer: ByLabels, Labels: []Label{Zone, Cluster, Region}}
 			b.ReportAllocs()
 			for b.Loop() {
-				compile(p, s, v, benchClient, p.Labels, overprovisioning)
+				compile(p, s, outlineOf(s), v, benchClient, p.Labels, overprovisioning)
 			}
 		})
 	}
@@ -115,5 +115,23 @@ func TestTheChoiceAllocatesNothing(t *testing.T) {
 				t.Errorf("A choice makes %v allocations", n)
 			}
 		})
+	}
+}
+
+// BenchmarkManyNodes asks for a service of 5,000 backends from 200 nodes in turn, as `prefer node` does.
+func BenchmarkManyNodes(b *testing.B) {
+	var clients []topology.Locality
+	m := member{id: "c0", region: "r0"}
+	for n := range 200 {
+		zone, node := fmt.Sprint("z", n%3), fmt.Sprint("n", n)
+		m.endpoints = append(m.endpoints, pods(node, 25, zone, node)...)
+		clients = append(clients, topology.Locality{Region: "r0", Cluster: "c0", Zone: zone, Node: node})
+	}
+	s, v := merged(headless, m)
+	p := &Policy{Prefer: ByLabels, Labels: []Label{Node, Zone, Cluster}}
+	b.ReportAllocs()
+	dst := make([]int32, 0, 64)
+	for i := 0; b.Loop(); i++ {
+		dst = askBackends(p, s, v, clients[i%len(clients)], i&0xffff, dst[:0])
 	}
 }

@@ -17,8 +17,7 @@ type Plan struct {
 	answer  Answer
 	cap     int
 	tiers   []tier
-	// identities are the hashes of the backends' identities, by index.
-	identities []uint64
+	*outline
 }
 
 // tier is a set of candidates at the same distance.
@@ -62,8 +61,8 @@ type candidate struct {
 }
 
 // compile makes a plan.
-func compile(p *Policy, s *mcs.Service, v *View, class topology.Locality, labels []Label, overprovision int) *Plan {
-	plan := &Plan{service: s, answer: p.Answer, cap: p.MaxAnswers}
+func compile(p *Policy, s *mcs.Service, o *outline, v *View, class topology.Locality, labels []Label, overprovision int) *Plan {
+	plan := &Plan{service: s, answer: p.Answer, cap: p.MaxAnswers, outline: o}
 	b := builder{plan: plan, view: v, class: class, labels: labels, overprovision: overprovision}
 	b.weigh()
 	if s.Type == mcs.Headless {
@@ -160,14 +159,12 @@ func (b *builder) members() {
 // backends makes the candidates of a headless service, and counts the unready endpoints at each distance.
 func (b *builder) backends() {
 	s := b.plan.service
-	b.plan.identities = make([]uint64, len(s.Backends))
 	member := 0
 	for i := range s.Backends {
 		e := &s.Backends[i]
 		for s.Members[member].Cluster != e.Cluster {
 			member++ // both are sorted by cluster
 		}
-		b.plan.identities[i] = backendIdentity(e)
 		at := b.place(e.Cluster)
 		at.Zone, at.Node = e.Zone, e.Node
 		b.add(at, candidate{

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -538,7 +539,8 @@ func TestPlansAreKept(t *testing.T) {
 	}{
 		{"the same question", p, v, here, true},
 		{"a client that differs in nothing the policy looks at", p, v, topology.Locality{Cluster: "c0", Region: "r0", Zone: "y", Node: "m"}, true},
-		{"another region", p, v, topology.Locality{Cluster: "c1", Region: "r1"}, false},
+		{"another cluster that has endpoints", p, v, topology.Locality{Cluster: "c1", Region: "r1"}, false},
+		{"nowhere that has endpoints", p, v, topology.Locality{Cluster: "x", Region: "y"}, false},
 		{"another policy", &Policy{}, v, here, false},
 		{"another view", p, &View{}, here, false},
 	} {
@@ -555,10 +557,84 @@ func TestPlansAreKept(t *testing.T) {
 			t.Error("A plan of a view that is past is kept")
 		}
 	}
+	before := len(s.Memo.Load().(*plans).entries)
 	for i := range 3 * maxPlans {
 		p.Plan(s, v, topology.Locality{Cluster: topology.ClusterID(fmt.Sprint("x", i))})
 	}
-	if n := len(s.Memo.Load().(*plans).entries); n > maxPlans {
-		t.Errorf("%d plans are kept, at most %d may be", n, maxPlans)
+	if n := len(s.Memo.Load().(*plans).entries); n > before+1 {
+		t.Errorf("%d plans are kept for clients in places without endpoints", n-before)
+	}
+}
+
+// onNodes is a headless service with five backends on each of so many nodes in three zones, and a client on each.
+func onNodes(nodes int) (*mcs.Service, *View, []topology.Locality) {
+	m := member{id: "c0", region: "r0"}
+	var clients []topology.Locality
+	for n := range nodes {
+		zone, node := fmt.Sprint("z", n%3), fmt.Sprint("n", n)
+		m.endpoints = append(m.endpoints, pods(node, 5, zone, node)...)
+		clients = append(clients, topology.Locality{Region: "r0", Cluster: "c0", Zone: zone, Node: node})
+	}
+	s, v := merged(headless, m)
+	return s, v, clients
+}
+
+func TestPlansOfManyNodes(t *testing.T) {
+	p := &Policy{Prefer: ByLabels, Labels: []Label{Node, Zone, Cluster}}
+	s, v, clients := onNodes(200)
+	first := map[topology.Locality]*Plan{}
+	for _, c := range clients {
+		first[c] = p.Plan(s, v, c)
+		if got := compile(p, s, outlineOf(s), v, c, p.Labels, overprovisioning); !reflect.DeepEqual(got.tiers, first[c].tiers) {
+			t.Fatalf("The plan of %v is another than one made alone", c)
+		}
+	}
+	for _, c := range clients {
+		if p.Plan(s, v, c) != first[c] {
+			t.Errorf("The plan of %v was made twice", c)
+		}
+	}
+	if n := len(s.Memo.Load().(*plans).entries); n != 200 {
+		t.Errorf("%d plans are kept for 200 nodes with endpoints", n)
+	}
+	var kept int
+	seen := map[*int32]bool{}
+	for _, plan := range first {
+		for _, tier := range plan.tiers {
+			for _, g := range []group{tier.healthy, tier.degraded, tier.any} {
+				for _, part := range g {
+					if len(part.backends) > 0 && !seen[&part.backends[0]] {
+						seen[&part.backends[0]] = true
+						kept += len(part.backends)
+					}
+				}
+			}
+		}
+	}
+	// A node's own tier and the rest of its zone; the other zones are the same for all nodes of a zone.
+	if most := 200*(5+1000/3) + 3*1000; kept > most {
+		t.Errorf("The plans keep %d indices, at most %d are needed", kept, most)
+	}
+}
+
+func TestNarrowing(t *testing.T) {
+	s, v, clients := onNodes(3)
+	o := outlineOf(s)
+	for _, row := range []struct {
+		name     string
+		in, want topology.Locality
+	}{
+		{"a place with endpoints stays", clients[1], clients[1]},
+		{"a node without endpoints is left out, its zone is not", topology.Locality{Region: "r0", Cluster: "c0", Zone: "z1", Node: "n9"}, topology.Locality{Region: "r0", Cluster: "c0", Zone: "z1"}},
+		{"so is a zone without", topology.Locality{Region: "r0", Cluster: "c0", Zone: "z9"}, topology.Locality{Region: "r0", Cluster: "c0"}},
+		{"but not that of a node with endpoints", topology.Locality{Region: "r0", Cluster: "c0", Zone: "z9", Node: "n1"}, topology.Locality{Region: "r0", Cluster: "c0", Zone: "z9", Node: "n1"}},
+		{"a node of that name in another cluster is another", topology.Locality{Region: "r0", Cluster: "x", Node: "n1"}, topology.Locality{Region: "r0"}},
+		{"nowhere is nowhere", topology.Locality{Region: "r9", Cluster: "x", Zone: "z1"}, topology.Locality{}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if got := o.narrow(s, v, row.in); got != row.want {
+				t.Errorf("Got %+v, want %+v", got, row.want)
+			}
+		})
 	}
 }

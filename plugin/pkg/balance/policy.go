@@ -106,51 +106,81 @@ var (
 	IPv6 Family = netip.Addr.Is6
 )
 
-// plans are the plans of one service, kept with it.
-type plans struct{ entries []planEntry }
+// plans are the plans of one service, kept with it. Immutable.
+type plans struct {
+	*outline
+	entries []planEntry
+	// index finds an entry where there are many; nil where there are few.
+	index map[planKey]*Plan
+}
 
 type planEntry struct {
+	planKey
+	plan *Plan
+}
+
+type planKey struct {
 	policy *Policy
 	view   *View
 	class  topology.Locality
-	plan   *Plan
 }
 
-// maxPlans bounds how many locality classes of a service have their plan kept.
-const maxPlans = 64
+// maxPlans bounds how many locality classes of a service have their plan kept. There are as many as places with endpoints
+// of the service at most; beyond the bound, which takes a service that runs on more nodes than this, plans are made
+// again when they are needed. manyPlans is from how many on an index is faster than looking through them.
+const (
+	maxPlans  = 1024
+	manyPlans = 8
+)
 
 // Plan returns how the service is shared out among clients at that place. It is made once per service, view and
 // locality class, and kept; a query that finds it allocates nothing.
 func (p *Policy) Plan(s *mcs.Service, v *View, client topology.Locality) *Plan {
 	labels, overprovision := p.labelsFor(s)
-	class := mask(labels, client)
 	known, _ := s.Memo.Load().(*plans)
-	if known != nil {
-		for i := range known.entries {
-			if e := &known.entries[i]; e.policy == p && e.view == v && e.class == class {
-				return e.plan
-			}
+	if known == nil {
+		known = &plans{outline: outlineOf(s)}
+	}
+	key := planKey{p, v, known.narrow(s, v, mask(labels, client))}
+	if plan := known.get(key); plan != nil {
+		return plan
+	}
+	plan := compile(p, s, known.outline, v, key.class, labels, overprovision)
+	plan.share(known)
+	s.Memo.Store(known.with(planEntry{key, plan}))
+	return plan
+}
+
+func (k *plans) get(key planKey) *Plan {
+	if k.index != nil {
+		return k.index[key]
+	}
+	for i := range k.entries {
+		if k.entries[i].planKey == key {
+			return k.entries[i].plan
 		}
 	}
-	plan := compile(p, s, v, class, labels, overprovision)
-	s.Memo.Store(known.with(planEntry{p, v, class, plan}))
-	return plan
+	return nil
 }
 
 // with returns the plans with one more; those it makes obsolete and the oldest above the bound are left out. Of two
 // queries that do this at once, one loses its work, which costs no more than doing it again.
 func (k *plans) with(e planEntry) *plans {
-	out := &plans{}
-	if k != nil {
-		for _, old := range k.entries {
-			if old.policy != e.policy || old.view == e.view {
-				out.entries = append(out.entries, old)
-			}
+	out := &plans{outline: k.outline, entries: make([]planEntry, 0, len(k.entries)+1)}
+	for _, old := range k.entries {
+		if old.policy != e.policy || old.view == e.view {
+			out.entries = append(out.entries, old)
 		}
 	}
 	if over := len(out.entries) + 1 - maxPlans; over > 0 {
 		out.entries = slices.Delete(out.entries, 0, over)
 	}
 	out.entries = append(out.entries, e)
+	if len(out.entries) > manyPlans {
+		out.index = make(map[planKey]*Plan, len(out.entries))
+		for i := range out.entries {
+			out.index[out.entries[i].planKey] = out.entries[i].plan
+		}
+	}
 	return out
 }

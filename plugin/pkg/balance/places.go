@@ -1,0 +1,104 @@
+package balance
+
+import (
+	"slices"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// outline is what all plans of a service have in common.
+type outline struct {
+	// identities are the hashes of the backends' identities, by index.
+	identities []uint64
+	// nodes and zones are those in which the service has endpoints, ready or missing.
+	nodes map[nodeOf]struct{}
+	zones map[string]struct{}
+}
+
+type nodeOf struct {
+	cluster topology.ClusterID
+	node    string
+}
+
+func outlineOf(s *mcs.Service) *outline {
+	o := &outline{identities: make([]uint64, len(s.Backends)), nodes: map[nodeOf]struct{}{}, zones: map[string]struct{}{}}
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		o.identities[i] = backendIdentity(b)
+		o.add(b.Cluster, b.Node, b.Zone)
+	}
+	for _, u := range s.Unready {
+		o.add(u.Cluster, u.Node, u.Zone)
+	}
+	return o
+}
+
+func (o *outline) add(cluster topology.ClusterID, node, zone string) {
+	if node != "" {
+		o.nodes[nodeOf{cluster, node}] = struct{}{}
+	}
+	if zone != "" {
+		o.zones[zone] = struct{}{}
+	}
+}
+
+// narrow leaves out of a class what no endpoint of the service can match, so that there are only as many classes as
+// there are places with endpoints, however many nodes clients are on. It never changes what the labels match: see
+// Label.matches. A zone counts as long as the node does, since an endpoint without a zone is in that of its node.
+func (o *outline) narrow(s *mcs.Service, v *View, class topology.Locality) topology.Locality {
+	if _, there := o.nodes[nodeOf{class.Cluster, class.Node}]; !there {
+		class.Node = ""
+		if _, there := o.zones[class.Zone]; !there {
+			class.Zone = ""
+		}
+	}
+	if class.Cluster != "" && !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return c.Cluster == class.Cluster }) {
+		class.Cluster = ""
+	}
+	if class.Region != "" && class.Cluster == "" && !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return v.Regions[c.Cluster] == class.Region }) {
+		class.Region, class.Zone = "", ""
+	}
+	return class
+}
+
+// share lets a plan use the lists of backends that others of the service have already: the far tiers of two nodes are
+// mostly the same.
+func (p *Plan) share(known *plans) {
+	for i := range p.tiers {
+		t := &p.tiers[i]
+		for _, g := range []group{t.healthy, t.degraded, t.any} {
+			for j := range g {
+				g[j].backends = p.shared(known, g[j].backends)
+			}
+		}
+	}
+}
+
+// shared returns the first list that is equal to one of the plan.
+func (p *Plan) shared(known *plans, backends []int32) []int32 {
+	if len(backends) == 0 {
+		return nil
+	}
+	for i := range known.entries {
+		if same := known.entries[i].plan.find(backends); same != nil {
+			return same
+		}
+	}
+	return p.find(backends) // itself at the latest
+}
+
+// find returns a list of the plan that is equal.
+func (p *Plan) find(backends []int32) []int32 {
+	for i := range p.tiers {
+		t := &p.tiers[i]
+		for _, g := range []group{t.healthy, t.degraded, t.any} {
+			for j := range g {
+				if slices.Equal(g[j].backends, backends) {
+					return g[j].backends
+				}
+			}
+		}
+	}
+	return nil
+}
