@@ -58,6 +58,8 @@ type Weather struct {
 	Latency time.Duration
 	// Behind is how many changes a list can be behind where the client allows it.
 	Behind int
+	// Cold is a resource whose full lists are empty, as those of a server are that is still filling its cache.
+	Cold string
 	// NoStreams refuses to stream lists, as API servers before 1.32 do.
 	NoStreams bool
 }
@@ -570,7 +572,7 @@ func (v *Virtual) list(r *request, s *shelf) (arrives func() *http.Response) {
 	fmt.Fprintf(&text, `{"kind":"%sList","apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[`, kind, apiVersion, version)
 	begin := text.Len()
 	for _, o := range sorted(objects) {
-		if !r.selects(o) {
+		if !r.selects(o) || v.weather.Cold == r.resource && r.whole() {
 			continue
 		}
 		if text.Len() > begin {
@@ -660,7 +662,8 @@ type stream struct {
 	v        *Virtual
 	r        *request
 	s        *shelf
-	next     int // into the changes of the shelf
+	next     int    // into the changes of the shelf
+	future   uint64 // silent up to this version: the client says that it knows it
 	buffer   []byte
 	told     int // index up to which everything is in the buffer or was read
 	err      error
@@ -676,16 +679,19 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 		return func() *http.Response {
 			return respond(r.Request, http.StatusUnprocessableEntity, status(http.StatusUnprocessableEntity))
 		}
-	case since > v.version:
+	case r.stream && since > v.version:
 		return func() *http.Response { return respond(r.Request, http.StatusGatewayTimeout, tooLarge()) }
 	case !r.stream && since < s.compacted:
 		return func() *http.Response { return respond(r.Request, http.StatusGone, status(http.StatusGone)) }
 	}
 	st := &stream{v: v, r: r, s: s, told: v.index, bookmark: time.Now().Add(bookmarkEvery)}
 	st.next = len(s.changes)
+	if since > v.version {
+		st.future = since
+	}
 	if r.stream {
 		for _, o := range sorted(s.objects) {
-			if r.selects(o) {
+			if r.selects(o) && v.weather.Cold != r.resource {
 				st.buffer = append(st.buffer, frame("ADDED", r.text(o))...)
 			}
 		}
@@ -832,6 +838,7 @@ func (st *stream) fill(now time.Time) {
 func (st *stream) event(c *change) {
 	was, is := c.was != nil && st.r.selects(c.was), c.is != nil && st.r.selects(c.is)
 	switch {
+	case c.version <= st.future:
 	case is && was:
 		st.buffer = append(st.buffer, frame("MODIFIED", st.r.text(c.is))...)
 	case is:
