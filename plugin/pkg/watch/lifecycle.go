@@ -181,6 +181,10 @@ func (w *Watcher) reflector(r resource) *cache.Reflector {
 			if streamed && apierrors.IsInvalid(err) {
 				return stream, err // an older server that cannot stream lists: the Reflector lists instead
 			}
+			r.store.stream = nil
+			if streamed && err == nil {
+				r.store.stream = stream
+			}
 			w.observe(ctx, r.name, err)
 			return stream, err
 		},
@@ -322,8 +326,9 @@ type store struct {
 	// for resources that answers can do without; hold is then nil too.
 	remains func(items []any) (before, after int)
 	hold    *hold
-	// listed counts the objects of a streamed list.
+	// listed counts the objects of a streamed list, and stream is what it comes by.
 	listed int
+	stream watch.Interface
 	// complete is closed when the first full list has been passed on.
 	complete chan struct{}
 	once     sync.Once
@@ -375,8 +380,17 @@ func (s *store) Delete(obj any) error {
 	return nil
 }
 
-// Replace takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
+// Replace takes a full list. The Reflector does not stop the stream of one that is refused, so that is done here.
 func (s *store) Replace(objs []any, at string) error {
+	err := s.take(objs, at)
+	if err != nil && s.stream != nil {
+		s.stream.Stop()
+	}
+	return err
+}
+
+// take takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
+func (s *store) take(objs []any, at string) error {
 	s.note("list", len(objs))
 	if err := s.bound(max(len(objs), s.listed)); err != nil {
 		return err
