@@ -116,8 +116,9 @@ func (w *Watcher) follow(ctx context.Context, stages []stage) {
 }
 
 // tend asks for a sign of life when there was none for a while. It returns when ctx ends, when a resource has gone, or
-// when the API server answers again after it did not: then everything is listed anew over the same facts, which is
-// faster than the Reflectors' own recovery and finds what a half-dead connection may have lost.
+// when the API server answers again after it did not, no matter whom: then everything is listed anew over the same facts,
+// which is faster than the Reflectors' own recovery and finds what a half-dead connection may have lost, or what an etcd
+// that was restored from a backup has forgotten. A Reflector that goes on from where it was would never hear of that.
 func (w *Watcher) tend(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -131,25 +132,23 @@ func (w *Watcher) tend(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		quiet := w.life.since()
-		if quiet < quietAfter {
-			failed = false
-			continue
+		answers := w.life.since() < quietAfter
+		if !answers {
+			if time.Since(asked) < askEvery {
+				continue
+			}
+			asked = time.Now()
+			answers = w.ask(ctx) == nil
+			if ctx.Err() != nil {
+				return
+			}
 		}
-		if time.Since(asked) < askEvery {
-			continue
-		}
-		asked = time.Now()
-		err := w.ask(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil && failed {
+		if answers && failed {
 			// Every server in the ClusterSet notices at the same moment that an API server which hung goes on.
 			sleep(ctx, rand.N(spreadOver))
 			return
 		}
-		failed = err != nil
+		failed = !answers
 	}
 }
 
