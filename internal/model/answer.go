@@ -145,6 +145,7 @@ func (p *Possible) Uncertain() (what []string) {
 	add(len(p.Namespaces), "known namespaces")
 	add(len(p.Synced), "synced")
 	add(len(p.Ranges), "ranges")
+	add(len(p.Taken), "taken")
 	for i := range p.Shards {
 		add(len(p.Shards[i]), fmt.Sprintf("shards of member %d", i))
 		add(len(p.Drained[i]), fmt.Sprintf("drained of member %d", i))
@@ -179,8 +180,10 @@ func (p *Possible) each(c *Config, f func(*moment) bool) bool {
 		for _, m.namespaces = range p.Namespaces {
 			for _, m.synced = range p.Synced {
 				for _, m.ranges = range p.Ranges {
-					if member(0) {
-						return true
+					for _, m.taken = range p.Taken {
+						if member(0) {
+							return true
+						}
 					}
 				}
 			}
@@ -204,7 +207,7 @@ func (c *Config) replies(m *moment, q *Question) []Reply {
 	if m.namespaces && !m.namespace {
 		return []Reply{deny}
 	}
-	s := c.merge(m)
+	s := c.merge(m, q.Key)
 	if s == nil || s.headless && len(s.backends) == 0 {
 		return []Reply{deny}
 	}
@@ -341,7 +344,7 @@ func (c *Config) glue(m *moment, q *Question, want, got Reply) bool {
 	if q.Type != "SRV" || len(got.Records) == 0 {
 		return false
 	}
-	s := c.merge(m)
+	s := c.merge(m, q.Key)
 	if s == nil || s.headless {
 		return false
 	}

@@ -83,6 +83,9 @@ type Member struct {
 	Address    AddressKind
 	Gateway    []netip.Addr
 	Weight     *int
+	// Allow are the ranges in which its addresses may lie, Namespaces those that it may export from; none: any.
+	Allow      []netip.Prefix
+	Namespaces []string
 }
 
 // Config is what the operator says.
@@ -102,6 +105,7 @@ type Possible struct {
 	Namespaces []bool           // whether it is known which namespaces that has
 	Synced     []bool           // whether all sources have told all they know
 	Ranges     [][]netip.Prefix // of the local cluster
+	Taken      [][]netip.Addr   // cluster IPs of the local cluster's Services
 	Drained    [][]bool         // by member
 	Stale      [][]bool         // by member: whether it has been silent for too long
 	// Vague is set when the shards are not what is possible but hold everything that is: then it can only be told which
@@ -114,6 +118,7 @@ type moment struct {
 	shards                        []Shard
 	namespace, namespaces, synced bool
 	ranges                        []netip.Prefix
+	taken                         []netip.Addr
 	drained, stale                []bool
 }
 
@@ -122,10 +127,12 @@ type part struct {
 	Shard
 	member *Member
 	at     int
-	addrs  []netip.Addr
-	ready  int
-	total  int
-	state  state
+	// headless is true when the service is, whatever the cluster's own Service.
+	headless bool
+	addrs    []netip.Addr
+	ready    int
+	total    int
+	state    state
 }
 
 type state int
@@ -153,10 +160,13 @@ type merged struct {
 }
 
 // merge makes one service of what all clusters say, nil if there is none.
-func (c *Config) merge(m *moment) *merged {
+func (c *Config) merge(m *moment, key Key) *merged {
 	s := &merged{}
 	for i := range c.Members {
 		shard := m.shards[i]
+		if from := c.Members[i].Namespaces; len(from) > 0 && !slices.Contains(from, key.Namespace) {
+			continue
+		}
 		if shard.Export != nil && shard.Service != nil && !shard.Service.ExternalName {
 			s.parts = append(s.parts, part{Shard: shard, member: &c.Members[i], at: i})
 		}
@@ -180,6 +190,7 @@ func (c *Config) merge(m *moment) *merged {
 	}
 	for i := range s.parts {
 		p := &s.parts[i]
+		p.headless = s.headless
 		p.ready, p.total = p.count()
 		if !s.headless {
 			p.addrs = p.addresses(c, m, s.ports)
@@ -214,6 +225,9 @@ func (c *Config) judge(s *merged, m *moment) {
 	}
 }
 
+// Address reads an address. One that means something else on every host is none.
+func Address(text string) (netip.Addr, bool) { return allowed(text) }
+
 // allowed reads an address. One that means something else on every host is none.
 func allowed(text string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(text)
@@ -228,6 +242,11 @@ func allowed(text string) (netip.Addr, bool) {
 	return a, true
 }
 
+// allows tells whether the operator lets the cluster say an address.
+func (m *Member) allows(a netip.Addr) bool {
+	return len(m.Allow) == 0 || slices.ContainsFunc(m.Allow, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
 // isReady tells whether an endpoint of the part is answered.
 func (p *part) isReady(e *Endpoint) bool { return e.Ready || p.Service.NotReadyToo }
 
@@ -239,7 +258,7 @@ func (p *part) each(f func(*Slice, *Endpoint, netip.Addr, string)) {
 			e := &s.Endpoints[j]
 			for _, text := range e.Addresses {
 				a, ok := allowed(text)
-				if !ok || a.Is4() && !s.V4 || a.Is6() && !s.V6 {
+				if !ok || a.Is4() && !s.V4 || a.Is6() && !s.V6 || p.headless && !p.member.allows(a) {
 					continue
 				}
 				label := strings.ToLower(e.Hostname)
@@ -316,10 +335,11 @@ func (p *part) addresses(c *Config, m *moment, ports []Port) (out []netip.Addr) 
 		}
 		take(p.Service.ClusterIPs, 2)
 		out = slices.DeleteFunc(out, func(a netip.Addr) bool {
-			return p.member.ID != c.Local && slices.ContainsFunc(m.ranges, func(r netip.Prefix) bool { return r.Contains(a) })
+			return p.member.ID != c.Local && (slices.Contains(m.taken, a) ||
+				slices.ContainsFunc(m.ranges, func(r netip.Prefix) bool { return r.Contains(a) }))
 		})
 	}
-	return out
+	return slices.DeleteFunc(out, func(a netip.Addr) bool { return !p.member.allows(a) })
 }
 
 // backends are the ready hosts of the part.

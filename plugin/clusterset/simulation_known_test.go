@@ -1,36 +1,59 @@
 package clusterset
 
 import (
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/clusterset-dns/clusterset-dns/internal/model"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
 
-// simKnown is what a server may know of one cluster. It follows from what the cluster's API server has told it and not
-// from anything the server says of itself.
+// simKnown is what a server may know of one cluster. It follows from what the cluster's API server has told it and when,
+// not from anything the server says of itself.
 type simKnown struct {
 	cluster *simCluster
 	token   string
-	// low is, by resource, the index of the oldest state that may still be what is known. The newest is the present.
+	// stale and expire are what the operator wants; expire is 0 where nothing is ever forgotten.
+	stale, expire time.Duration
+	began         time.Time
+	// low is, by resource, the index of the oldest state that may still be what is known; nothing where nothing was ever
+	// known. The newest is the present.
 	low map[string]int
-	// looked is when it was brought up to date last. The state "stale" may or may not have been noticed until unsure.
-	looked, unsure time.Time
-	told           watchtest.Client
+	// synced is set once all exports were told for sure.
+	synced bool
+	// looked is when it was brought up to date last.
+	looked time.Time
+	// unsure is until when the source may or may not be stale; doubted until when what it said may or may not be forgotten,
+	// which then is over with the next time that it is told.
+	unsure, doubted time.Time
+	forgotten       bool
+	denied          int
+	// before is when a predecessor was told something last.
+	before time.Time
+	told   watchtest.Client
 }
 
 // Times after which something is certain; all are longer than what is promised.
 const (
 	simRetried = 15 * time.Second // a fetch that failed is made again
-	simSilent  = 58 * time.Second // the source may be stale
-	simStale   = 85 * time.Second // it is
+	simNearly  = 2 * time.Second  // so long before it is time, it may be
+	simNoticed = 5 * time.Second  // that something is stale, or is no longer
+	simSettled = 20 * time.Second // a source that was forgotten is listed anew
 )
 
-func newSimKnown(c *simCluster, token string) *simKnown {
-	return &simKnown{cluster: c, token: token, low: map[string]int{}, looked: time.Now()}
+// newSimKnown begins with what the server knows of the cluster already by another connection, nil if nothing.
+func newSimKnown(c *simCluster, token string, stale, expire time.Duration, before *simKnown) *simKnown {
+	k := &simKnown{cluster: c, token: token, stale: stale, expire: expire, began: time.Now(), low: map[string]int{}, looked: time.Now()}
+	if before != nil {
+		k.low, k.synced, k.forgotten, k.doubted = maps.Clone(before.low), before.synced, before.forgotten, before.doubted
+		k.before = before.proof(before.told.Proved)
+		k.unsure = time.Now().Add(simNoticed)
+	}
+	return k
 }
 
 // exportResources are what a source of exports reads.
@@ -39,25 +62,39 @@ var exportResources = []string{"serviceexports", "services", "endpointslices"}
 // look brings it up to date. Everything in the bubble must be waiting.
 func (k *simKnown) look() {
 	now := time.Now()
-	told := k.cluster.api.Client(k.token)
-	k.told = told
+	k.told = k.cluster.api.Client(k.token)
 	for _, resource := range []string{"namespaces", "servicecidrs", "clusterproperties"} {
-		if at, ok := told.Delivered[resource]; ok {
+		if at, ok := k.told.Delivered[resource]; ok && k.told.Streams[resource] > 0 {
 			k.low[resource] = at
 		}
 	}
-	if k.undisturbed() {
-		for _, resource := range exportResources {
-			k.low[resource] = told.Delivered[resource]
-		}
+	switch {
+	case k.told.Denied != k.denied:
+		k.denied = k.told.Denied
+		k.exportsAre(k.denied)
+	case k.undisturbed() && now.After(k.doubted):
+		k.exportsAre(0)
+		k.low["taken"] = k.low["services"]
 	}
-	for _, resource := range exportResources {
-		k.low[resource] = max(k.low[resource], told.Denied)
+	silent, gap := now.Sub(k.proof(k.told.Proved)), now.Sub(k.looked)
+	if max(silent, gap) > k.stale-simNearly {
+		k.unsure = now.Add(simNoticed)
 	}
-	if k.silence(told.Proved) > simSilent || now.Sub(k.looked) > simSilent {
-		k.unsure = now.Add(5 * time.Second)
+	late := !k.synced && !k.undisturbed() && now.Sub(k.began) > k.expire-simNoticed
+	if k.expire > 0 && (late || max(silent, gap) > k.expire-simNoticed) {
+		k.forgotten, k.doubted = true, now.Add(simSettled)
 	}
 	k.looked = now
+}
+
+// exportsAre notes that all exports are known, as they were told or, if it was said that there are none, at that index.
+func (k *simKnown) exportsAre(none int) {
+	for _, resource := range exportResources {
+		if k.low[resource] = none; none == 0 {
+			k.low[resource] = k.told.Delivered[resource]
+		}
+	}
+	k.synced, k.forgotten = true, false
 }
 
 // undisturbed tells whether all three resources are streamed and no fetch is under way: then what was delivered is known.
@@ -70,38 +107,55 @@ func (k *simKnown) undisturbed() bool {
 	return k.told.Waiting == 0 && time.Since(k.told.Failed) > simRetried
 }
 
-// silence is how long the source of exports has said nothing.
-func (k *simKnown) silence(times map[string]time.Time) time.Duration {
-	var last time.Time
+// proof is the last of these times at which the source of exports said anything.
+func (k *simKnown) proof(times map[string]time.Time) time.Time {
+	last := k.before
 	for _, resource := range append([]string{"discovery"}, exportResources...) {
 		if t := times[resource]; t.After(last) {
 			last = t
 		}
 	}
-	return time.Since(last)
+	return last
 }
 
-// synced tells whether all of the source's exports have been told once.
-func (k *simKnown) synced() bool {
-	for _, resource := range exportResources {
-		if _, ok := k.told.Delivered[resource]; !ok {
-			return k.told.Denied > 0
-		}
+// silent is how long the source of exports has surely said nothing.
+func (k *simKnown) silent() time.Duration { return time.Since(k.proof(k.told.Answered)) }
+
+// gone tells whether what the source said is surely forgotten.
+func (k *simKnown) gone() bool {
+	if k.expire == 0 || !k.forgotten {
+		return false
 	}
-	return true
+	return k.silent() > k.expire+simNoticed && (k.synced || time.Since(k.began) > k.expire+simNoticed)
 }
 
-// stale are the possible answers to whether the source of exports is stale.
-func (k *simKnown) stale() []bool {
-	switch {
-	case !k.synced():
-		return []bool{false}
-	case k.silence(k.told.Answered) > simStale:
+// syncs are the possible answers to whether everything was told, or the source was given up on.
+func (k *simKnown) syncs() []bool {
+	switch told := 0; {
+	case k.synced, k.gone():
 		return []bool{true}
-	case time.Now().Before(k.unsure):
+	default:
+		for _, resource := range exportResources {
+			if _, ok := k.told.Delivered[resource]; ok {
+				told++
+			}
+		}
+		if k.forgotten || told == len(exportResources) {
+			return []bool{true, false}
+		}
+		return []bool{false}
+	}
+}
+
+// stales are the possible answers to whether the source of exports is stale.
+func (k *simKnown) stales() []bool {
+	switch {
+	case k.gone(), !slices.Contains(k.syncs(), true):
+		return []bool{false}
+	case time.Now().Before(k.unsure) && k.silent() < k.stale+simNoticed, k.forgotten, !k.synced:
 		return []bool{true, false}
 	default:
-		return []bool{false}
+		return []bool{k.silent() > k.stale}
 	}
 }
 
@@ -130,7 +184,7 @@ const simMostShards = 600
 // shards are what may be known of one service: each of its objects by itself can be in any state. With vague there is one
 // shard for each export and Service, with all states of all slices.
 func (k *simKnown) shards(key model.Key) (out []model.Shard, vague bool) {
-	if !k.synced() {
+	if k.gone() || !slices.Contains(k.syncs(), true) {
 		return []model.Shard{{}}, false
 	}
 	exports := possible(k, "serviceexports", func(c *model.Cluster) *model.Export { return entry(c.Exports, key) })
@@ -157,6 +211,9 @@ func (k *simKnown) shards(key model.Key) (out []model.Shard, vague bool) {
 	vague = count > simMostShards
 	for _, versions := range all {
 		out = combine(out, versions, vague)
+	}
+	if k.forgotten || !k.synced {
+		out = append(out, model.Shard{})
 	}
 	return out, vague
 }
@@ -198,41 +255,69 @@ func (k *simKnown) slices(key model.Key) (names []model.Key) {
 			}
 		}
 	})
-	slices.SortFunc(names, func(a, b model.Key) int {
-		if a.Namespace+"/"+a.Name < b.Namespace+"/"+b.Name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(names, compareKeys)
 	return names
+}
+
+func compareKeys(a, b model.Key) int {
+	return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+}
+
+// clusterIPs are those of all Services of a cluster, in order.
+func clusterIPs(c *model.Cluster) (out []netip.Addr) {
+	for _, s := range c.Services {
+		for _, text := range s.ClusterIPs {
+			if a, ok := model.Address(text); ok {
+				out = append(out, a)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 // possibleOf is all that a server may know when it is asked about a service.
 func possibleOf(c *model.Config, known []*simKnown, key model.Key) *model.Possible {
-	p := &model.Possible{Namespace: []bool{true}, Namespaces: []bool{false}, Ranges: [][]netip.Prefix{nil}}
-	synced := true
+	p := &model.Possible{Namespace: []bool{true}, Namespaces: []bool{false}, Ranges: [][]netip.Prefix{nil}, Taken: [][]netip.Addr{nil}}
+	p.Synced = []bool{true}
 	for i, k := range known {
 		shards, vague := k.shards(key)
 		p.Shards = append(p.Shards, shards)
 		p.Vague = p.Vague || vague
-		p.Stale = append(p.Stale, k.stale())
-		drained := []bool{false}
+		p.Stale = append(p.Stale, k.stales())
+		p.Drained = append(p.Drained, []bool{false})
 		if _, ok := k.low["clusterproperties"]; ok {
-			drained = possible(k, "clusterproperties", func(c *model.Cluster) bool { return c.Drained })
+			p.Drained[i] = possible(k, "clusterproperties", func(c *model.Cluster) bool { return c.Drained })
 		}
-		p.Drained = append(p.Drained, drained)
-		synced = synced && k.synced()
-		if c.Members[i].ID != c.Local {
-			continue
+		if syncs := k.syncs(); !slices.Contains(syncs, true) || !slices.Contains(p.Synced, true) {
+			p.Synced = []bool{false}
+		} else if len(syncs) == 2 {
+			p.Synced = syncs
 		}
-		if _, ok := k.told.Delivered["namespaces"]; ok {
-			p.Namespaces = []bool{true}
-			p.Namespace = possible(k, "namespaces", func(c *model.Cluster) bool { return c.Namespaces[key.Namespace] })
-		}
-		if _, ok := k.told.Delivered["servicecidrs"]; ok {
-			p.Ranges = possible(k, "servicecidrs", func(c *model.Cluster) []netip.Prefix { return c.Ranges })
+		if c.Members[i].ID == c.Local {
+			k.possibleLocal(p, key)
 		}
 	}
-	p.Synced = []bool{synced}
 	return p
+}
+
+// possibleLocal adds what only the local cluster tells.
+func (k *simKnown) possibleLocal(p *model.Possible, key model.Key) {
+	if _, ok := k.low["namespaces"]; ok {
+		p.Namespaces = []bool{true}
+		p.Namespace = possible(k, "namespaces", func(c *model.Cluster) bool { return c.Namespaces[key.Namespace] })
+	} else if _, ok := k.told.Delivered["namespaces"]; ok {
+		p.Namespaces = []bool{true, false}
+		p.Namespace = []bool{true, false}
+	}
+	if _, ok := k.low["servicecidrs"]; ok {
+		p.Ranges = possible(k, "servicecidrs", func(c *model.Cluster) []netip.Prefix { return c.Ranges })
+	} else if _, ok := k.told.Delivered["servicecidrs"]; ok {
+		p.Ranges = append(p.Ranges, possible(k, "servicecidrs", func(c *model.Cluster) []netip.Prefix { return c.Ranges })...)
+	}
+	if _, ok := k.low["taken"]; ok {
+		p.Taken = possible(k, "taken", clusterIPs)
+	} else if _, ok := k.told.Delivered["services"]; ok {
+		p.Taken = append(p.Taken, possible(k, "taken", clusterIPs)...)
+	}
 }

@@ -163,28 +163,31 @@ func (c *simCluster) deleteExport(key model.Key) string {
 	return fmt.Sprintf("unexport %v", key)
 }
 
+// putService makes a Service, changes one, or deletes it and makes another. Of one that there is, the type and the cluster
+// IPs stay, as the API demands, but for what ExternalName does to them.
 func (c *simCluster) putService(key model.Key) string {
-	s := model.Service{Headless: c.chance(45), ExternalName: c.chance(4), NotReadyToo: c.chance(8), Sticky: c.chance(15)}
+	was := entry(c.now().Services, key)
+	if was != nil && c.chance(50) {
+		return c.deleteService(key) + "; " + c.putService(key)
+	}
+	s := model.Service{Headless: c.chance(45), ExternalName: c.chance(5), NotReadyToo: c.chance(8), Sticky: c.chance(15)}
+	if was != nil && !was.ExternalName {
+		s.Headless = was.Headless
+	}
 	for _, p := range simPorts {
 		if c.chance(35) && !slices.ContainsFunc(s.Ports, func(o model.Port) bool { return o.Name == p.Name }) {
 			s.Ports = append(s.Ports, p)
 		}
 	}
-	if !s.Headless {
-		n := c.rng.IntN(4)
-		s.ClusterIPs = []string{fmt.Sprintf("10.%d.0.%d", 16*c.number, 10+n)}
-		if c.chance(10) {
-			s.ClusterIPs[0] = fmt.Sprintf("10.0.0.%d", 100+c.number) // in the local cluster's range
-		}
-		if c.chance(30) {
-			s.ClusterIPs = append(s.ClusterIPs, fmt.Sprintf("fd00:%d::%d", 1+c.number, 10+n))
-		}
-		if c.chance(50) {
-			s.Ingress = append(s.Ingress, fmt.Sprintf("203.0.113.%d", 16*c.number+n))
-		}
-		if c.chance(4) {
-			s.ClusterIPs[0] = pick(c.rng, simNonsense)
-		}
+	switch {
+	case s.ExternalName, s.Headless:
+	case was != nil && !was.ExternalName:
+		s.ClusterIPs = was.ClusterIPs
+	default:
+		s.ClusterIPs = c.clusterIPs(key)
+	}
+	if !s.Headless && c.chance(50) {
+		s.Ingress = append(s.Ingress, fmt.Sprintf("203.0.113.%d", 16*c.number+c.rng.IntN(4)))
 	}
 	o := &corev1.Service{ObjectMeta: simMeta(key), Spec: corev1.ServiceSpec{
 		ClusterIPs: s.ClusterIPs, PublishNotReadyAddresses: s.NotReadyToo, SessionAffinity: corev1.ServiceAffinityNone,
@@ -206,6 +209,22 @@ func (c *simCluster) putService(key model.Key) string {
 	}
 	c.put("services", o, func(f *model.Cluster) { f.Services = with(f.Services, key, &s) })
 	return fmt.Sprintf("service %v %+v", key, s)
+}
+
+// clusterIPs are new ones, which no other Service of the cluster has.
+func (c *simCluster) clusterIPs(key model.Key) []string {
+	n := 8*slices.Index(simNamespaces, key.Namespace) + 2*slices.Index(simServices, key.Name) + c.rng.IntN(2)
+	out := []string{fmt.Sprintf("10.%d.0.%d", 16*c.number, 10+n)}
+	if c.number > 0 && c.chance(15) {
+		out[0] = fmt.Sprintf("10.0.0.%d", 10+c.rng.IntN(16)) // where the local cluster has its own
+	}
+	if c.chance(30) {
+		out = append(out, fmt.Sprintf("fd00:%d::%d", 1+c.number, 10+n))
+	}
+	if c.number > 0 && c.chance(4) {
+		out[0] = pick(c.rng, simNonsense)
+	}
+	return out
 }
 
 func (c *simCluster) deleteService(key model.Key) string {
@@ -283,9 +302,7 @@ func (c *simCluster) endpoint(v6 bool) (model.Endpoint, discoveryv1.Endpoint) {
 
 // sliceNames are those that there are, in order.
 func (c *simCluster) sliceNames() []model.Key {
-	return slices.SortedFunc(maps.Keys(c.now().Slices), func(a, b model.Key) int {
-		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
-	})
+	return slices.SortedFunc(maps.Keys(c.now().Slices), compareKeys)
 }
 
 func (c *simCluster) deleteSlice() string {
@@ -315,7 +332,7 @@ func (c *simCluster) setNamespace(name string, exists bool) string {
 
 // setRanges says which service network the cluster has.
 func (c *simCluster) setRanges() string {
-	texts := pick(c.rng, [][]string{{"10.0.0.0/20"}, {"10.0.0.0/20", "fd00:1::/32"}, {"10.0.0.96/29"}})
+	texts := pick(c.rng, [][]string{{"10.0.0.0/20"}, {"10.0.0.0/20", "fd00:1::/32"}, {"10.0.0.96/29"}, {"10.0.0.96/29"}})
 	var ranges []netip.Prefix
 	for _, text := range texts {
 		ranges = append(ranges, netip.MustParsePrefix(text))
@@ -334,6 +351,22 @@ func (c *simCluster) setDrained(drained bool) string {
 	o.SetName("drain.clusterset-dns.io")
 	c.put("clusterproperties", o, func(f *model.Cluster) { f.Drained = drained })
 	return fmt.Sprintf("drained %v", drained)
+}
+
+// endpoints counts those of all exported services.
+func (c *simCluster) endpoints() (n int) {
+	now := c.now()
+	for _, s := range now.Slices {
+		if _, exported := now.Exports[s.Of]; !exported {
+			continue
+		}
+		for _, e := range s.Endpoints {
+			if a, ok := model.Address(e.Addresses[0]); ok && (a.Is4() && s.V4 || a.Is6() && s.V6) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // backup and restore are what an operator of etcd does.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -69,8 +70,11 @@ const (
 
 // simFault is a fault that ends.
 type simFault struct {
-	until time.Time
-	end   func()
+	cluster *simCluster
+	until   time.Time
+	end     func()
+	// whole is set if it must not end before.
+	whole bool
 }
 
 // simSetup is what the Corefile says.
@@ -78,6 +82,8 @@ type simSetup struct {
 	members          []simMember
 	prefer           string
 	all, ignoreEmpty bool
+	// stale and expire are 0 where nothing is written.
+	stale, expire time.Duration
 }
 
 type simMember struct {
@@ -87,6 +93,8 @@ type simMember struct {
 	weight  int // -1 for none
 	// login changes the connection.
 	login int
+	// allow and namespaces restrict the member.
+	allow, namespaces []string
 }
 
 // simServer is a running server: what it holds, and what it may know.
@@ -189,23 +197,33 @@ func (s *simulation) step() {
 
 // pass lets time pass, and faults end.
 func (s *simulation) pass(d time.Duration) {
-	until := time.Now().Add(d)
-	for {
-		next := slices.IndexFunc(s.faults, func(f simFault) bool { return !f.until.After(until) })
+	for until := time.Now().Add(d); ; {
+		next := min(time.Until(until), simLook)
+		at := slices.IndexFunc(s.faults, func(f simFault) bool { return time.Until(f.until) <= next })
 		for i, f := range s.faults {
-			if next >= 0 && f.until.Before(s.faults[next].until) {
-				next = i
+			if at >= 0 && f.until.Before(s.faults[at].until) {
+				at = i
 			}
 		}
-		if next < 0 {
-			break
+		if at >= 0 {
+			f := s.faults[at]
+			s.faults = slices.Delete(s.faults, at, at+1)
+			time.Sleep(time.Until(f.until))
+			f.end()
+		} else {
+			time.Sleep(next)
 		}
-		f := s.faults[next]
-		s.faults = slices.Delete(s.faults, next, next+1)
-		time.Sleep(time.Until(f.until))
-		f.end()
+		s.look()
+		if at < 0 && next < simLook {
+			return
+		}
 	}
-	time.Sleep(time.Until(until))
+}
+
+// simLook is the longest time between two looks at what is known.
+const simLook = 3 * time.Second
+
+func (s *simulation) look() {
 	synctest.Wait()
 	if s.server != nil {
 		for _, k := range s.server.known {
@@ -218,7 +236,7 @@ func (s *simulation) pass(d time.Duration) {
 func (s *simulation) lasting(c *simCluster, what string, d time.Duration, begin, end func(*watchtest.Weather)) {
 	s.note("%s: %s for %s", c.id, what, d)
 	c.api.SetWeather(begin)
-	s.faults = append(s.faults, simFault{time.Now().Add(d), func() {
+	s.faults = append(s.faults, simFault{cluster: c, until: time.Now().Add(d), end: func() {
 		s.note("%s: no more %s", c.id, what)
 		c.api.SetWeather(end)
 	}})
@@ -232,12 +250,12 @@ func (s *simulation) fault() {
 	if s.chance(15) {
 		long += time.Duration(s.rng.IntN(100)) * time.Second
 	}
-	switch s.rng.IntN(16) {
+	switch s.rng.IntN(18) {
 	case 0:
-		s.lasting(c, "refused connections", long, func(w *watchtest.Weather) { w.Refuse = true }, func(w *watchtest.Weather) { w.Refuse = false })
+		s.lasting(c, "refused connections", long, func(w *watchtest.Weather) { w.Refuse++ }, func(w *watchtest.Weather) { w.Refuse-- })
 		c.api.Drop(syscall.ECONNRESET)
 	case 1:
-		s.lasting(c, "hanging", long, func(w *watchtest.Weather) { w.Hang = true }, func(w *watchtest.Weather) { w.Hang = false })
+		s.lasting(c, "hanging", long, func(w *watchtest.Weather) { w.Hang++ }, func(w *watchtest.Weather) { w.Hang-- })
 	case 2:
 		code := pick(s.rng, []int{401, 403, 429, 500, 503})
 		s.lasting(c, fmt.Sprint("status ", code), long, func(w *watchtest.Weather) { w.Status = code }, func(w *watchtest.Weather) { w.Status = 0 })
@@ -277,7 +295,7 @@ func (s *simulation) fault() {
 		}
 		s.note("%s: the CRDs go", c.id)
 		c.serve(false)
-		s.faults = append(s.faults, simFault{time.Now().Add(long), func() {
+		s.faults = append(s.faults, simFault{cluster: c, until: time.Now().Add(long), end: func() {
 			s.note("%s: the CRDs are back", c.id)
 			c.serve(true)
 		}})
@@ -285,7 +303,12 @@ func (s *simulation) fault() {
 		s.note("%s: backup", c.id)
 		c.backup()
 	case 13:
-		s.note("%s: restored %v", c.id, c.restore())
+		if !c.restore() {
+			return
+		}
+		down := time.Duration(35+s.rng.IntN(40)) * time.Second
+		s.lasting(c, "restored from a backup, refused connections", down, func(w *watchtest.Weather) { w.Refuse++ }, func(w *watchtest.Weather) { w.Refuse-- })
+		s.faults[len(s.faults)-1].whole = true
 	case 14:
 		no := s.chance(50)
 		s.note("%s: streamed lists: %v", c.id, !no)
@@ -293,10 +316,63 @@ func (s *simulation) fault() {
 		c.api.SetWeather(func(w *watchtest.Weather) { w.NoStreams, w.Behind = no, behind })
 		c.api.Drop(io.EOF)
 	case 15:
+		s.cold(c)
+	case 16:
+		s.collapse(c)
+	case 17:
 		d := time.Duration(20+s.rng.IntN(100)) * time.Second
 		s.note("the clock jumps by %s", d)
 		s.pass(d)
 	}
+}
+
+// cold lets a cluster's API server send an empty list once, as one that is just starting. Nothing has changed: if there
+// was much, it must not be believed.
+func (s *simulation) cold(c *simCluster) {
+	known := s.knownOf(c)
+	if known == nil || !known.undisturbed() || known.forgotten || c.endpoints() < 10 || known.low["endpointslices"] != len(c.history)-1 ||
+		slices.ContainsFunc(s.faults, func(f simFault) bool { return f.cluster == c }) {
+		return
+	}
+	resource := pick(s.rng, exportResources)
+	s.note("%s: restarts, and sends no %s at first", c.id, resource)
+	c.api.SetWeather(func(w *watchtest.Weather) { w.Cold = resource })
+	c.api.Compact()
+	c.api.Drop(io.EOF)
+	for range 3 {
+		s.pass(2 * time.Second)
+		s.ask(s.question())
+	}
+	c.api.SetWeather(func(w *watchtest.Weather) { w.Cold = "" })
+}
+
+// collapse takes most of a cluster away while nobody watches.
+func (s *simulation) collapse(c *simCluster) {
+	s.note("%s: collapses", c.id)
+	c.api.Drop(io.EOF)
+	for range 2 + s.rng.IntN(20) {
+		s.events++
+		s.note("%s: unseen: %s", c.id, c.deleteSlice())
+	}
+	if s.chance(30) {
+		for _, key := range slices.SortedFunc(maps.Keys(c.now().Exports), compareKeys) {
+			s.events++
+			s.note("%s: unseen: %s", c.id, c.deleteExport(key))
+		}
+	}
+	c.api.Compact()
+}
+
+func (s *simulation) knownOf(c *simCluster) *simKnown {
+	if s.server == nil {
+		return nil
+	}
+	for _, k := range s.server.known {
+		if k.cluster == c {
+			return k
+		}
+	}
+	return nil
 }
 
 // quiet ends all faults, waits until the server must know everything, and asks for everything.
@@ -304,22 +380,26 @@ func (s *simulation) quiet() {
 	if s.err != nil {
 		return
 	}
+	var whole time.Duration
+	for _, f := range s.faults {
+		if f.whole {
+			whole = max(whole, time.Until(f.until))
+		}
+	}
+	s.pass(whole)
 	for _, f := range s.faults {
 		f.end()
 	}
 	s.faults = nil
 	s.note("quiet")
-	s.pass(60 * time.Second)
-	s.pass(6 * time.Second)
+	s.pass(66 * time.Second)
 	for _, ns := range simNamespaces {
 		for _, name := range simServices {
 			key := model.Key{Namespace: ns, Name: name}
 			p := possibleOf(s.server.config, s.server.known, key)
 			if unsure := p.Uncertain(); len(unsure) > 0 {
-				for i, k := range s.server.known {
-					unsure = append(unsure, fmt.Sprintf("member %d was told %+v", i, k.told))
-				}
-				s.fail(fmt.Errorf("%v: no rest: %s", key, strings.Join(unsure, "\n")))
+				s.explain(&model.Question{Key: key}, p)
+				s.fail(fmt.Errorf("%v: no rest: %s", key, strings.Join(unsure, ", ")))
 				return
 			}
 			for _, q := range s.questions(key) {
@@ -392,7 +472,7 @@ func (s *simulation) explain(q *model.Question, p *model.Possible) {
 	s.logf("What may be known of %v: %s", q.Key, strings.Join(p.Uncertain(), ", "))
 	s.logf("  setup %s", strings.ReplaceAll(s.setup.stanza(), "\n", "; "))
 	for i, k := range s.server.known {
-		s.logf("  %s: from change %v to %d; drained %v, stale %v; told %+v", k.cluster.id, k.low, len(k.cluster.history)-1, p.Drained[i], p.Stale[i], k.told)
+		s.logf("  %s: from change %v to %d; drained %v, stale %v; silent for %s; streams %v", k.cluster.id, k.low, len(k.cluster.history)-1, p.Drained[i], p.Stale[i], k.silent(), k.told.Streams)
 		for _, shard := range p.Shards[i] {
 			if shard.Export != nil {
 				s.logf("    %+v", *shard.Export)
@@ -453,10 +533,26 @@ func (s *simulation) newSetup() simSetup {
 	for i, c := range s.clusters {
 		m := simMember{cluster: c, address: pick(s.rng, []string{"clusterip", "clusterip", "loadbalancer", "endpoints", fmt.Sprintf("198.51.100.%d", i)}), weight: -1}
 		m.region = pick(s.rng, []string{"eu", "eu", "us"})
+		if s.chance(25) {
+			m.allow = pick(s.rng, [][]string{
+				{fmt.Sprintf("172.%d.0.0/29", 16+i), fmt.Sprintf("10.%d.0.0/16", 16*i)}, {fmt.Sprintf("fd01:%d::/32", 1+i), "203.0.113.0/24"}, {"192.0.2.0/24"},
+			})
+		}
+		if s.chance(12) {
+			m.namespaces = []string{pick(s.rng, simNamespaces), "more"}
+		}
 		if weights && s.chance(60) {
 			m.weight = pick(s.rng, []int{0, 1, 10})
 		}
 		out.members = append(out.members, m)
+	}
+	switch s.rng.IntN(4) {
+	case 0:
+		out.stale = 20 * time.Second
+	case 1:
+		out.stale, out.expire = 20*time.Second, 45*time.Second
+	case 2:
+		out.stale, out.expire = 30*time.Second, 90*time.Second
 	}
 	return out
 }
@@ -470,10 +566,21 @@ func (p *simSetup) stanza() string {
 		if m.weight >= 0 {
 			fmt.Fprintf(&b, "weight %d\n", m.weight)
 		}
+		if m.allow != nil {
+			fmt.Fprintf(&b, "allow %s\n", strings.Join(m.allow, " "))
+		}
+		if m.namespaces != nil {
+			fmt.Fprintf(&b, "namespaces %s\n", strings.Join(m.namespaces, " "))
+		}
 		b.WriteString("}\n")
 	}
 	if p.prefer != "" {
 		fmt.Fprintf(&b, "prefer %s\n", p.prefer)
+	}
+	if p.expire > 0 {
+		fmt.Fprintf(&b, "stale %s %s\n", p.stale, p.expire)
+	} else if p.stale > 0 {
+		fmt.Fprintf(&b, "stale %s\n", p.stale)
 	}
 	if p.all {
 		b.WriteString("answer all\n")
@@ -500,6 +607,10 @@ func (p *simSetup) model() *model.Config {
 		if m.weight >= 0 {
 			made.Weight = &m.weight
 		}
+		for _, text := range m.allow {
+			made.Allow = append(made.Allow, netip.MustParsePrefix(text))
+		}
+		made.Namespaces = m.namespaces
 		out.Members = append(out.Members, made)
 	}
 	return out
@@ -513,12 +624,12 @@ func (s *simulation) begin() {
 	}
 	next := &simServer{tenant: &lease.Tenant{}, config: s.setup.model()}
 	for i, m := range s.setup.members {
-		token := fmt.Sprintf("%d-%d", s.servers, m.login)
+		token := fmt.Sprintf("%d-%d-%s-%s", s.servers, m.login, s.setup.stale, s.setup.expire)
 		config.members[i].connection, err = watch.NewConnection(&rest.Config{Host: "http://" + m.cluster.id, Transport: m.cluster.api, BearerToken: token})
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		next.known = append(next.known, s.known(m.cluster, token))
+		next.known = append(next.known, s.known(m.cluster, token, i == 0))
 	}
 	next.key = worldKey(config)
 	l, err := process.worlds.Acquire(next.tenant, next.key, func() (*leased, error) { return process.newWorld(config) })
@@ -533,24 +644,16 @@ func (s *simulation) begin() {
 }
 
 // known finds what the running server may know by that connection.
-func (s *simulation) known(c *simCluster, token string) *simKnown {
-	if s.server != nil {
-		for _, k := range s.server.known {
-			if k.cluster == c && k.token == token {
-				return k
-			}
-		}
+func (s *simulation) known(c *simCluster, token string, local bool) *simKnown {
+	before := s.knownOf(c)
+	if before != nil && before.token == token {
+		return before
 	}
-	made := newSimKnown(c, token)
-	if s.server != nil {
-		for _, k := range s.server.known {
-			// Whether a cluster drains itself is known of the cluster, whoever has read it.
-			if at, ok := k.low["clusterproperties"]; ok && k.cluster == c {
-				made.low["clusterproperties"] = at
-			}
-		}
+	expire := s.setup.expire
+	if local {
+		expire = 0
 	}
-	return made
+	return newSimKnown(c, token, cmp.Or(s.setup.stale, time.Minute), expire, before)
 }
 
 func (s *simulation) start() {

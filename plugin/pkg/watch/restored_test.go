@@ -38,10 +38,10 @@ func TestABackupIsRestored(t *testing.T) {
 				if _, n := w.feed.size(); n != 1 {
 					t.Fatalf("There are %d endpoints", n)
 				}
-				server.SetWeather(func(w *watchtest.Weather) { w.Refuse = true })
+				server.SetWeather(func(w *watchtest.Weather) { w.Refuse++ })
 				server.Restore(backup)
 				time.Sleep(down)
-				server.SetWeather(func(w *watchtest.Weather) { w.Refuse = false })
+				server.SetWeather(func(w *watchtest.Weather) { w.Refuse-- })
 				time.Sleep(30 * time.Second)
 				synctest.Wait()
 				if _, n := w.feed.size(); n != 0 {

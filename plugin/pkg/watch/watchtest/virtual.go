@@ -50,8 +50,9 @@ type Weather struct {
 	// delivered twice, and before the one that comes before them (of another object).
 	Lag          time.Duration
 	Repeat, Swap int
-	// Refuse lets connections be refused; Hang lets nothing be answered and nothing be streamed any more.
-	Refuse, Hang bool
+	// Refuse lets connections be refused; Hang lets nothing be answered and nothing be streamed any more. Both count the
+	// reasons for that, so that two faults can overlap.
+	Refuse, Hang int
 	// Status, if not 0, is the HTTP status of every answer.
 	Status int
 	// Latency is how long an answer takes. It is as old as that, then.
@@ -413,13 +414,13 @@ func (v *Virtual) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v.weather.Refuse {
+	if v.weather.Refuse > 0 {
 		v.fails(r)
 		return nil, fmt.Errorf("virtual API server: %w", syscall.ECONNREFUSED)
 	}
 	r.client.Waiting++
 	defer func() { r.client.Waiting-- }()
-	for v.weather.Hang {
+	for v.weather.Hang > 0 {
 		if err := v.wait(req.Context(), nil); err != nil {
 			v.fails(r)
 			return nil, err
@@ -791,7 +792,7 @@ func (st *stream) dueAt(c *change) time.Time {
 // wakes is how long nothing can be due unless something changes.
 func (st *stream) wakes() time.Duration {
 	switch {
-	case st.v.weather.Hang:
+	case st.v.weather.Hang > 0:
 		return bookmarkEvery
 	case st.next < len(st.s.changes):
 		return max(time.Until(st.dueAt(&st.s.changes[st.next])), time.Nanosecond)
@@ -803,7 +804,7 @@ func (st *stream) wakes() time.Duration {
 // fill puts what is due into the buffer.
 func (st *stream) fill(now time.Time) {
 	v, s := st.v, st.s
-	if v.weather.Hang {
+	if v.weather.Hang > 0 {
 		return
 	}
 	for st.next < len(s.changes) {
