@@ -25,6 +25,8 @@ type simKnown struct {
 	low map[string]int
 	// synced is set once all exports were told for sure.
 	synced bool
+	// listed is set once they were by this very connection.
+	listed bool
 	// looked is when it was brought up to date last.
 	looked time.Time
 	// unsure is until when the source may or may not be stale; doubted until when what it said may or may not be forgotten,
@@ -74,7 +76,14 @@ func (k *simKnown) look() {
 		k.exportsAre(k.denied)
 	case k.undisturbed() && now.After(k.doubted):
 		k.exportsAre(0)
-		k.low["taken"] = k.low["services"]
+		k.low["taken"], k.listed = k.low["services"], true
+	case !k.listed:
+		// What a predecessor knew can be newer than the first list of a server that is behind.
+		for _, resource := range exportResources {
+			if at, ok := k.told.Oldest[resource]; ok {
+				k.low[resource] = min(k.low[resource], at)
+			}
+		}
 	}
 	silent, gap := now.Sub(k.proof(k.told.Proved)), now.Sub(k.looked)
 	if max(silent, gap) > k.stale-simNearly {

@@ -12,10 +12,12 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -55,9 +57,10 @@ type simulation struct {
 }
 
 // simCounts are what a schedule has to show.
-type simCounts struct{ events, faults, answers, certain int }
+type simCounts struct{ schedules, events, faults, answers, certain int }
 
 func (c *simCounts) add(o simCounts) {
+	c.schedules += o.schedules
 	c.events, c.faults, c.answers, c.certain = c.events+o.events, c.faults+o.faults, c.answers+o.answers, c.certain+o.certain
 }
 
@@ -122,6 +125,7 @@ func simulate(t *testing.T, kubeconfig string, seed uint64, verbose bool) (out s
 			t: t, began: time.Now(), seed: seed, rng: rand.New(rand.NewPCG(seed, 0x636c7573746572)), kubeconfig: kubeconfig, verbose: verbose, trace: sha256.New(),
 		}
 		process = newStore()
+		s.schedules = 1
 		s.run()
 		s.stop()
 		out = simResult{s.simCounts, fmt.Sprintf("%x", s.trace.Sum(nil)[:8]), s.err, s.log}
@@ -698,26 +702,128 @@ func (s *simulation) stop() {
 	synctest.Wait()
 }
 
-func TestSimulation(t *testing.T) {
-	// The API machinery slows down who reports errors too fast, by the clock outside the bubble.
+// quietly keeps the API machinery from reporting errors: it does so the slower the more there are, by the clock outside.
+func quietly(t *testing.T) {
+	t.Helper()
 	handlers := utilruntime.ErrorHandlers
 	utilruntime.ErrorHandlers = nil
 	t.Cleanup(func() { utilruntime.ErrorHandlers = handlers })
-	runtime.GOMAXPROCS(1)
-	path := kubeconfigFile(t)
-	began := time.Now()
-	var sum simCounts
-	first, _ := strconv.Atoi(cmp.Or(os.Getenv("SEED"), "1"))
-	n, _ := strconv.Atoi(cmp.Or(os.Getenv("SCHEDULES"), "20"))
-	for seed := uint64(first); seed < uint64(first+n); seed++ {
-		r := simulate(t, path, seed, false)
-		sum.add(r.simCounts)
-		if r.err != nil {
-			t.Errorf("Seed %d: %v", seed, r.err)
-			r = simulate(t, path, seed, true)
-			t.Logf("%s\n%v", strings.Join(r.log, "\n"), r.err)
-			break
+}
+
+// seeds reads which schedules are wanted: SCHEDULES of them, from SEED on.
+func seeds(t *testing.T) (first, count uint64) {
+	t.Helper()
+	read := func(name string, otherwise uint64) uint64 {
+		text := os.Getenv(name)
+		if text == "" {
+			return otherwise
+		}
+		n, err := strconv.ParseUint(text, 10, 63)
+		if err != nil {
+			t.Fatalf("%s=%s: use a whole number", name, text)
+		}
+		return n
+	}
+	first = read("SEED", 1)
+	if os.Getenv("SEED") != "" {
+		return first, read("SCHEDULES", 1)
+	}
+	return first, read("SCHEDULES", simFew)
+}
+
+// simFew is how many schedules are run with the other tests.
+const simFew = 10
+
+// TestSimulation runs SCHEDULES schedules from SEED on. "make simulate" runs many, in as many processes as there are cores.
+func TestSimulation(t *testing.T) {
+	first, count := seeds(t)
+	workers := uint64(runtime.NumCPU()) //nolint:gosec // not negative
+	if count > 10*workers && os.Getenv(simWorker) == "" {
+		simulateInProcesses(t, first, count, workers)
+		return
+	}
+	quietly(t)
+	step := uint64(1)
+	if text := os.Getenv(simWorker); text != "" {
+		runtime.GOMAXPROCS(1)
+		if _, err := fmt.Sscan(text, &step); err != nil {
+			t.Fatal(err)
 		}
 	}
-	t.Logf("%+v in %s", sum, time.Since(began))
+	path := kubeconfigFile(t)
+	var sum simCounts
+	for seed := first; seed < first+count; seed += step {
+		r := simulate(t, path, seed, count == 1)
+		sum.add(r.simCounts)
+		if r.err == nil && (r.events < simEvents || r.simCounts.faults < simFaults || r.answers < simAnswers) {
+			r.err = fmt.Errorf("the schedule is too easy: %+v", r.simCounts)
+		}
+		if count == 1 {
+			t.Logf("%s\ndigest %s", strings.Join(r.log, "\n"), r.digest)
+		}
+		if r.err != nil {
+			t.Fatalf("Seed %d fails: %v\nSee all of it: make simulate SEED=%d", seed, r.err, seed)
+		}
+	}
+	t.Logf("%s%s", simSum, sum)
+}
+
+// simWorker is the environment variable that tells a process that it is one of so many.
+const simWorker = "SIMULATION_WORKERS"
+
+// simSum begins the line in which a process says what it has done.
+const simSum = "Simulated: "
+
+// String returns the counts in words.
+func (c simCounts) String() string {
+	return fmt.Sprintf("%d schedules, %d events, %d faults, %d answers of which %d at rest", c.schedules, c.events, c.faults, c.answers, c.certain)
+}
+
+// simulateInProcesses spreads schedules over processes, since the store of a process is one.
+func simulateInProcesses(t *testing.T, first, count, workers uint64) {
+	t.Helper()
+	began := time.Now()
+	sums := make([]simCounts, workers)
+	var running sync.WaitGroup
+	for i := range workers {
+		running.Go(func() {
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSimulation$", "-test.v", "-test.timeout=0")
+			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", simWorker, workers), fmt.Sprintf("SEED=%d", first+i), fmt.Sprintf("SCHEDULES=%d", count-i))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%v:\n%s", err, out)
+				return
+			}
+			_, line, _ := strings.Cut(string(out), simSum)
+			s := &sums[i]
+			if _, err := fmt.Sscanf(line, "%d schedules, %d events, %d faults, %d answers of which %d at rest", &s.schedules, &s.events, &s.faults, &s.answers, &s.certain); err != nil {
+				t.Errorf("%v:\n%s", err, out)
+			}
+		})
+	}
+	running.Wait()
+	var sum simCounts
+	for _, s := range sums {
+		sum.add(s)
+	}
+	took := time.Since(began)
+	t.Logf("%s%s, in %s (%.0f schedules a second)", simSum, sum, took.Round(time.Second/10), float64(sum.schedules)/took.Seconds())
+}
+
+// TestSimulationIsReproducible runs schedules twice: the same seed makes the same schedule, the same answers at rest and the
+// same verdict, on one core or on many.
+func TestSimulationIsReproducible(t *testing.T) {
+	quietly(t)
+	path := kubeconfigFile(t)
+	cores := runtime.GOMAXPROCS(0)
+	t.Cleanup(func() { runtime.GOMAXPROCS(cores) })
+	for seed := uint64(1); seed <= 4; seed++ {
+		runtime.GOMAXPROCS(1)
+		one := simulate(t, path, seed, false)
+		runtime.GOMAXPROCS(4)
+		four := simulate(t, path, seed, false)
+		if one.digest != four.digest || one.simCounts != four.simCounts || (one.err == nil) != (four.err == nil) {
+			t.Errorf("Seed %d: digest %s with %s (%v), then %s with %s (%v)", seed, one.digest, one.simCounts, one.err, four.digest, four.simCounts, four.err)
+		}
+	}
 }

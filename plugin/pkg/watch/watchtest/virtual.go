@@ -69,6 +69,8 @@ type Weather struct {
 type Client struct {
 	// Delivered is, by resource, the index up to which the last list or stream has told everything.
 	Delivered map[string]int
+	// Oldest is, by resource, the index of the oldest full list that was answered.
+	Oldest map[string]int
 	// Streams counts the open streams, by resource.
 	Streams map[string]int
 	// Waiting counts requests that are not answered yet.
@@ -338,7 +340,7 @@ func (v *Virtual) Client(token string) Client {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	c := *v.client(token)
-	c.Delivered, c.Streams = maps.Clone(c.Delivered), maps.Clone(c.Streams)
+	c.Delivered, c.Oldest, c.Streams = maps.Clone(c.Delivered), maps.Clone(c.Oldest), maps.Clone(c.Streams)
 	c.Answered, c.Proved = maps.Clone(c.Answered), maps.Clone(c.Proved)
 	return c
 }
@@ -346,7 +348,7 @@ func (v *Virtual) Client(token string) Client {
 func (v *Virtual) client(token string) *Client {
 	c := v.clients[token]
 	if c == nil {
-		c = &Client{Delivered: map[string]int{}, Streams: map[string]int{}, Answered: map[string]time.Time{}, Proved: map[string]time.Time{}}
+		c = &Client{Delivered: map[string]int{}, Oldest: map[string]int{}, Streams: map[string]int{}, Answered: map[string]time.Time{}, Proved: map[string]time.Time{}}
 		v.clients[token] = c
 	}
 	return c
@@ -589,6 +591,9 @@ func (v *Virtual) list(r *request, s *shelf) (arrives func() *http.Response) {
 		}
 		if r.whole() {
 			r.client.Delivered[r.resource] = index
+			if oldest, there := r.client.Oldest[r.resource]; !there || index < oldest {
+				r.client.Oldest[r.resource] = index
+			}
 		}
 		return respond(r.Request, http.StatusOK, text.Bytes())
 	}
