@@ -169,6 +169,9 @@ func (s *simulation) run() {
 			s.step()
 		}
 		s.quiet()
+		if s.chance(50) {
+			s.cold()
+		}
 	}
 }
 
@@ -254,7 +257,7 @@ func (s *simulation) fault() {
 	if s.chance(15) {
 		long += time.Duration(s.rng.IntN(100)) * time.Second
 	}
-	switch s.rng.IntN(18) {
+	switch s.rng.IntN(17) {
 	case 0:
 		s.lasting(c, "refused connections", long, func(w *watchtest.Weather) { w.Refuse++ }, func(w *watchtest.Weather) { w.Refuse-- })
 		c.api.Drop(syscall.ECONNRESET)
@@ -320,31 +323,30 @@ func (s *simulation) fault() {
 		c.api.SetWeather(func(w *watchtest.Weather) { w.NoStreams, w.Behind = no, behind })
 		c.api.Drop(io.EOF)
 	case 15:
-		s.cold(c)
-	case 16:
 		s.collapse(c)
-	case 17:
+	case 16:
 		d := time.Duration(20+s.rng.IntN(100)) * time.Second
 		s.note("the clock jumps by %s", d)
 		s.pass(d)
 	}
 }
 
-// cold lets a cluster's API server send an empty list once, as one that is just starting. Nothing has changed: if there
-// was much, it must not be believed.
-func (s *simulation) cold(c *simCluster) {
-	known := s.knownOf(c)
-	if known == nil || !known.undisturbed() || known.forgotten || c.endpoints() < 10 || known.low["endpointslices"] != len(c.history)-1 ||
-		slices.ContainsFunc(s.faults, func(f simFault) bool { return f.cluster == c }) {
+// cold lets a cluster's API server send an empty list once, as one that is just starting. All is known before and nothing
+// has changed: if there was much, the list must not be believed.
+func (s *simulation) cold() {
+	c := pick(s.rng, s.clusters)
+	if s.err != nil || c.endpoints() < 10 {
 		return
 	}
 	resource := pick(s.rng, exportResources)
+	s.simCounts.faults++
 	s.note("%s: restarts, and sends no %s at first", c.id, resource)
 	c.api.SetWeather(func(w *watchtest.Weather) { w.Cold = resource })
 	c.api.Compact()
 	c.api.Drop(io.EOF)
-	for range 3 {
+	for range 4 {
 		s.pass(2 * time.Second)
+		s.ask(s.question())
 		s.ask(s.question())
 	}
 	c.api.SetWeather(func(w *watchtest.Weather) { w.Cold = "" })
