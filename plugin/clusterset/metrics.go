@@ -41,6 +41,12 @@ var (
 		Name:      "collapse_held",
 		Help:      "1 while a list of a cluster's API server is not believed because most of what was known has vanished from it.",
 	}, []string{"cluster", "resource"})
+	stateErrors = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "state_errors_total",
+		Help:      "Files of the last known state that could not be used or written, by cluster and operation (read, write).",
+	}, []string{"cluster", "operation"})
 	conflicts = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
@@ -59,6 +65,12 @@ var (
 		Name:      "unusable_services",
 		Help:      "Services in which a cluster takes no part, or not with all its addresses, by cluster and reason (overlap, port_mismatch, no_address, not_allowed, namespace).",
 	}, []string{"cluster", "reason"})
+	idMismatch = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "cluster_id_mismatch",
+		Help:      "1 while a cluster says by the ClusterProperty cluster.clusterset.k8s.io that it has another id than in the Corefile.",
+	}, []string{"cluster"})
 	buildDuration = promauto.NewHistogram(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
 		Subsystem:                   pluginName,
@@ -98,6 +110,11 @@ var (
 		"Services held of a cluster.", memberLabels, nil)
 	describeEndpoints = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_endpoints"),
 		"Endpoint addresses held of a cluster.", memberLabels, nil)
+	describeExpiry = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "credential_expiry_timestamp_seconds"),
+		"When the first of the credentials for a cluster's API server ends (client certificate, token, or what an exec plugin says), in seconds since 1970; absent where that is not known.",
+		memberLabels, nil)
+	describeInsecure = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "tls_verification_disabled"),
+		"1 while the certificate of a cluster's API server is not verified, by insecure-skip-tls-verify in its kubeconfig; else 0.", memberLabels, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -106,6 +123,8 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- describeAge
 	ch <- describeServices
 	ch <- describeEndpoints
+	ch <- describeExpiry
+	ch <- describeInsecure
 }
 
 // Collect implements prometheus.Collector.
@@ -131,6 +150,14 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 		if !st.LastProof.IsZero() {
 			gauge(describeAge, time.Since(st.LastProof).Seconds())
 		}
+		if !st.CredentialExpiry.IsZero() {
+			gauge(describeExpiry, float64(st.CredentialExpiry.Unix()))
+		}
+		insecure := 0.0
+		if st.Insecure {
+			insecure = 1
+		}
+		gauge(describeInsecure, insecure)
 		if kind == mcs.Exports || kind == mcs.Imports {
 			gauge(describeServices, float64(st.Services))
 			gauge(describeEndpoints, float64(st.Endpoints))
@@ -178,6 +205,22 @@ func (observer) Hold(name, resource string, held bool, before, after int) {
 	log.Warningf("Cluster %s: a list of %s leaves %d of %d; it is not believed until a second list says so, ten seconds from now", name, resource, after, before)
 }
 
+// Renewed implements watch.Observer.
+func (observer) Renewed(name string, insecure bool, err error) {
+	switch {
+	case err != nil:
+		log.Warningf("Cluster %s: there are new credentials that cannot be used: %v; trying again, meanwhile the old ones are used", name, err)
+	case insecure:
+		log.Warningf("Cluster %s: %s", name, insecureWarning)
+		fallthrough
+	default:
+		log.Infof("Cluster %s: new credentials are used", name)
+	}
+}
+
+// insecureWarning is said at each start and reload, and when it comes to be while we run.
+const insecureWarning = "its kubeconfig has insecure-skip-tls-verify: anybody on the way to its API server can read the credentials and forge answers; give certificate-authority-data instead"
+
 // stateBecause says it in words where a state is no good news.
 var stateBecause = map[watch.State]string{
 	watch.Stale:    "no proof of life of the API server; what is known goes on being answered",
@@ -207,6 +250,8 @@ func forgetSource(name string, left bool) {
 	rejectionsTotal.DeletePartialMatch(label)
 	watchProblem.DeletePartialMatch(label)
 	collapseHeld.DeletePartialMatch(label)
+	stateErrors.DeletePartialMatch(label)
+	idMismatch.DeletePartialMatch(label)
 	invalidExports.DeletePartialMatch(label)
 	unusable.DeletePartialMatch(label)
 }

@@ -39,6 +39,7 @@ func setup(c *caddy.Controller) error {
 	}
 	process.worlds.Hold(c, worldKey(config), begin, func(l *leased) error {
 		handler.world = l.world
+		warnInsecure(config)
 		handler.listen = listenAddresses(dnsserver.GetConfig(c).ListenHosts)
 		return handler.findNeighbours(dnsserver.GetConfig(c), func(name string) bool { return lease.Announced(c, name) })
 	})
@@ -47,6 +48,18 @@ func setup(c *caddy.Controller) error {
 		return handler
 	})
 	return nil
+}
+
+// warnInsecure names the clusters whose API servers could be anybody.
+func warnInsecure(c *config) {
+	for i := range c.members {
+		if m := &c.members[i]; m.connection.Insecure() {
+			log.Warningf("Cluster %s: %s", m.ID, insecureWarning)
+		}
+	}
+	if c.imports != nil && c.imports.Insecure() {
+		log.Warningf("Cluster serviceimports: %s", insecureWarning)
+	}
 }
 
 // listenAddresses are what ns.dns.ZONE resolves to: the addresses this server block listens on, those of all interfaces

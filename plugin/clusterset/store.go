@@ -19,6 +19,8 @@ type store struct {
 	started time.Time
 	// conditions are what is known of members besides what they export.
 	conditions conditions
+	// claims are what members call themselves.
+	claims claims
 	// wasReady is set once Ready has been true: readiness is never taken back.
 	wasReady atomic.Bool
 
@@ -40,6 +42,7 @@ type watcherKey struct {
 	cluster       topology.ClusterID
 	connection    string
 	stale, expire time.Duration
+	state         string
 }
 
 // source is a watcher and what goes along with it.
@@ -95,10 +98,12 @@ type use struct {
 	member *member
 	// addresses is set when the cluster IPs of all Services matter: for the local cluster.
 	addresses bool
+	// state is the folder of its last known state, "" for none.
+	state string
 }
 
 func (u *use) key() watcherKey {
-	return watcherKey{u.Kind, u.Cluster, u.Connection.Key, u.StaleAfter, u.ExpireAfter}
+	return watcherKey{u.Kind, u.Cluster, u.Connection.Key, u.StaleAfter, u.ExpireAfter, u.state}
 }
 
 // uses lists the sources of a configuration. The local cluster is never given up on: its API server being away says
@@ -108,7 +113,7 @@ func uses(c *config) []use {
 	add := func(kind mcs.SourceKind, id topology.ClusterID, connection watch.Connection, expire time.Duration, m *member) {
 		out = append(out, use{watch.Spec{
 			Kind: kind, Cluster: id, Connection: connection, Observer: observer{}, StaleAfter: c.stale, ExpireAfter: expire,
-		}, m, false})
+		}, m, false, c.state})
 	}
 	local := ""
 	for i := range c.members {
@@ -142,12 +147,14 @@ func (s *store) feed(l *leased, u use) error {
 	key := u.key()
 	w := s.watchers[key]
 	if w == nil {
-		u.Seed = s.predecessor(key)
+		if u.Seed = s.predecessor(key); u.Seed == nil {
+			u.Seed = u.restored()
+		}
 		watcher, err := watch.Start(u.Spec)
 		if err != nil {
 			return fmt.Errorf("cluster %s: %w", u.Name(), err)
 		}
-		w = &shared{source: newSource(watcher, u.Spec, u.member)}
+		w = &shared{source: newSource(watcher, &u)}
 		s.watchers[key] = w
 	}
 	if u.addresses {
@@ -175,16 +182,19 @@ func (s *store) predecessor(key watcherKey) *watch.Seed {
 	return nil
 }
 
-// newSource starts what goes along with a watcher: the region of a member for which none is written, and the Service in
-// front of this server.
-func newSource(w *watch.Watcher, spec watch.Spec, m *member) *source {
-	s := &source{Watcher: w, name: spec.Name(), kind: spec.Kind, stop: func() {}}
+// newSource starts what goes along with a watcher: the region of a member for which none is written, the Service in front
+// of this server, and the file with its last known state.
+func newSource(w *watch.Watcher, u *use) *source {
+	s := &source{Watcher: w, name: u.Name(), kind: u.Kind, stop: func() {}}
 	switch {
-	case spec.Kind == mcs.Exports && m.region == "":
-		s.stop = followRegion(m.ID, spec.Connection)
-	case spec.Kind == mcs.Namespaces:
+	case u.Kind == mcs.Exports && u.member.region == "":
+		s.stop = followRegion(u.Cluster, u.Connection)
+	case u.Kind == mcs.Namespaces:
 		s.front = &front{}
-		s.stop = followFront(s.front, spec.Connection)
+		s.stop = followFront(s.front, u.Connection)
+	}
+	if u.state != "" {
+		s.stop = both(s.stop, u.keep(w))
 	}
 	return s
 }
@@ -203,7 +213,11 @@ func (s *store) end(l *leased) {
 			delete(s.watchers, key)
 			w.stop()
 			w.Close()
-			forgetSource(w.name, s.named(w.name))
+			left := s.named(w.name)
+			if !left {
+				s.claims.forget(key.cluster)
+			}
+			forgetSource(w.name, left)
 		}
 	}
 }
@@ -248,7 +262,7 @@ func (s *store) sources(yield func(name string, kind mcs.SourceKind, st watch.St
 // worldKey is equal for two configurations exactly when they describe the same view of the same sources.
 func worldKey(c *config) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "local %s stale %v %v\n", c.local, c.stale, c.expire)
+	fmt.Fprintf(&b, "local %s stale %v %v state %q\n", c.local, c.stale, c.expire, c.state)
 	for i := range c.members {
 		m := &c.members[i]
 		fmt.Fprintf(&b, "cluster %s %s %d %v %v %q %v %v\n", m.ID, m.connection.Key, m.Address, m.AnyPort, m.Gateway, m.region, m.Allow, m.Namespaces)

@@ -2,7 +2,9 @@ package clusterset
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -22,6 +24,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/state"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
@@ -217,6 +220,83 @@ func TestOldDataServeUntilTheNewWatchHasSynced(t *testing.T) {
 	}
 	if now := next.snapshot.Load(); !now.HasNamespace("shop") || !now.NamespaceDenied("other") {
 		t.Errorf("The new world knows namespace shop: %v; it denies another: %v", now.HasNamespace("shop"), now.NamespaceDenied("other"))
+	}
+}
+
+func TestAStartWithoutAPIServersAnswersWhatWasKnown(t *testing.T) {
+	dir := t.TempDir()
+	key := mcs.ServiceKey{Namespace: "shop", Name: "web"}
+	hidden := mcs.ServiceKey{Namespace: "gone", Name: "web"}
+	for _, r := range []state.Record{
+		{Source: mcs.Source{Kind: mcs.Namespaces, Cluster: "east"}, Facts: mcs.Facts{Namespaces: []string{"shop"}}},
+		{Source: mcs.Source{Cluster: "east"}},
+		{Source: mcs.Source{Cluster: "west"}, Proof: time.Now().Add(-time.Hour), Facts: mcs.Facts{Shards: map[mcs.ServiceKey]*mcs.Shard{
+			key: clusterIPShard("10.1.0.1"), hidden: clusterIPShard("10.1.0.2"),
+		}}},
+	} {
+		if err := state.Write(dir, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		name   string
+		expire time.Duration
+		known  bool
+	}{
+		{"what a silent member said is answered", 0, true},
+		{"also while it is not too old", 2 * time.Hour, true},
+		{"but not longer than it may be", time.Minute, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := newTestStore(t)
+			c := configOf(t, "east", "west")
+			c.state, c.expire = dir, row.expire
+			w, _ := s.mustAcquire(t, &lease.Tenant{}, c)
+			deadline := time.Now().Add(20 * time.Second)
+			for (w.snapshot.Load().Service("shop", "web") != nil) != row.known && time.Now().Before(deadline) {
+				time.Sleep(time.Millisecond)
+			}
+			now := w.snapshot.Load()
+			if known := now.Service("shop", "web") != nil; known != row.known {
+				t.Fatalf("The service is known: %v, want %v", known, row.known)
+			}
+			if now.Service("gone", "web") != nil {
+				t.Error("A service in a namespace that was not there is answered")
+			}
+			if now.NamespaceDenied("other") || len(now.Unsynced()) == 0 {
+				t.Error("What was known before the start denies what may have come since")
+			}
+			if !w.knowsLocal() || !s.ready(s.started) {
+				t.Error("It is not ready")
+			}
+		})
+	}
+}
+
+func TestWhatIsKnownIsWritten(t *testing.T) {
+	server := watchtest.Start(t)
+	server.Put(t, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
+	connection, err := watch.NewConnection(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newTestStore(t)
+	c := configOf(t, "east")
+	c.members[0].connection, c.state = connection, t.TempDir()
+	mine := &lease.Tenant{}
+	w, key := s.mustAcquire(t, mine, c)
+	for deadline := time.Now().Add(20 * time.Second); !w.snapshot.Load().HasNamespace("shop"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("The namespace did not arrive")
+		}
+	}
+	s.worlds.Release(mine, key)
+	r, err := state.Read(c.state, mcs.Source{Kind: mcs.Namespaces, Cluster: "east"})
+	if err != nil || !slices.Equal(r.Facts.Namespaces, []string{"shop"}) || time.Since(r.Proof) > time.Minute {
+		t.Errorf("Written is %+v, %v", r, err)
+	}
+	if _, err := state.Read(c.state, mcs.Source{Cluster: "east"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Of a source that was never read there is %v", err)
 	}
 }
 

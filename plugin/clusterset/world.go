@@ -157,6 +157,9 @@ func (w *world) SetDrained(id topology.ClusterID, drained bool) {
 	process.conditions.setDrained(id, drained)
 }
 
+// SetClusterID implements watch.Sink.
+func (w *world) SetClusterID(id topology.ClusterID, claimed string) { process.claims.set(id, claimed) }
+
 // SetSynced implements watch.Sink.
 func (w *world) SetSynced(source mcs.Source) {
 	w.add(fact{apply: func(x *mcs.Index) { x.SetSynced(source) }})

@@ -135,6 +135,22 @@ func (observer) Problem(name, resource string, p watch.Problem, err error) {
 // Hold implements watch.Observer. Lists of Nodes are always believed.
 func (observer) Hold(string, string, bool, int, int) {}
 
+// Renewed implements watch.Observer.
+func (observer) Renewed(name string, insecure bool, err error) {
+	switch {
+	case err != nil:
+		log.Warningf("Cluster %s: there are new credentials that cannot be used: %v; trying again, meanwhile the old ones are used", name, err)
+	case insecure:
+		log.Warningf("Cluster %s: %s", name, insecureWarning)
+		fallthrough
+	default:
+		log.Infof("Cluster %s: new credentials are used", name)
+	}
+}
+
+// insecureWarning is said at each start and reload, and when it comes to be while we run.
+const insecureWarning = "its kubeconfig has insecure-skip-tls-verify: anybody on the way to its API server can read the credentials and say what nodes there are; give certificate-authority-data instead"
+
 // State implements watch.Observer.
 func (observer) State(name string, kind mcs.SourceKind, s watch.State) {
 	if s == watch.Stale {

@@ -77,6 +77,9 @@ func (s *store) hold(c *caddy.Controller, l *Locality) {
 	begin := func() (*nodeSource, error) { return s.begin(l.config) }
 	s.sources.Hold(c, string(l.cluster)+" "+l.nodes.Key, begin, func(n *nodeSource) error {
 		l.atlas = n.atlas
+		if l.nodes.Insecure() {
+			log.Warningf("Cluster %s: %s", n.name, insecureWarning)
+		}
 		return nil
 	})
 }

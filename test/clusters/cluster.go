@@ -50,6 +50,10 @@ type Options struct {
 	ControllerManager bool
 	// CRDs says which versions of the MCS API are served from the start. ApplyCRDs changes it later.
 	CRDs CRDMode
+	// Remote gives the server's account only the rights that it needs in a cluster that is not its own.
+	Remote bool
+	// Flags are further flags of kube-apiserver.
+	Flags []string
 	// Dir is the data folder. One that is given is kept by Stop, and a later cluster with the same folder has its
 	// data; otherwise it is a temporary folder that Stop removes.
 	Dir string
@@ -239,7 +243,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 	if c.api.running() {
 		return errors.New("kube-apiserver is already running")
 	}
-	api, err := startProcess(c.dir, c.binaries.APIServer, []string{
+	api, err := startProcess(c.dir, c.binaries.APIServer, append([]string{
 		"--etcd-servers=" + c.ports[1].url("http"),
 		"--bind-address=127.0.0.1",
 		"--advertise-address=127.0.0.1",
@@ -249,6 +253,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--tls-cert-file=" + file(servingCertFile),
 		"--tls-private-key-file=" + file(servingKeyFile),
 		"--token-auth-file=" + file(tokenFile),
+		"--client-ca-file=" + file(clientCAFile),
 		"--authorization-mode=RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-signing-key-file=" + file(accountKeyFile),
@@ -259,7 +264,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--audit-log-path=" + file(auditLogFile),
 		"--audit-log-maxsize=0", // one file, never rotated
 		"--profiling=false",
-	})
+	}, c.options.Flags...))
 	if err != nil {
 		return err
 	}
@@ -323,7 +328,11 @@ func (c *Cluster) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"member.yaml", "local.yaml"} {
+	names := []string{"member.yaml"}
+	if !c.options.Remote {
+		names = append(names, "local.yaml")
+	}
+	for _, name := range names {
 		manifests, err := os.ReadFile(filepath.Join(root, "deploy", "rbac", name))
 		if err != nil {
 			return err
@@ -381,6 +390,11 @@ func (c *Cluster) AdminKubeconfig() string { return filepath.Join(c.dir, adminKu
 // Kubeconfig returns the path of the DNS server's kubeconfig: a ServiceAccount token with exactly the roles of
 // deploy/rbac, member and local. Its only context has the name of the cluster.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.dir, dnsKubeconfigFile) }
+
+// ClientCertificate returns a new client certificate for a user, valid until the given time, and its key, both PEM.
+func (c *Cluster) ClientCertificate(user string, end time.Time) (certPEM, keyPEM []byte, err error) {
+	return c.credentials.clientPair(user, end)
+}
 
 // AuditLog returns the path of the API server's audit log: one JSON event (audit.k8s.io/v1, level Metadata) per line
 // and request, written before the client gets the answer. Lists have the stage ResponseComplete, watches

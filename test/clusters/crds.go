@@ -198,3 +198,30 @@ func (c *Cluster) checkDiscovered(ctx context.Context, versions map[string]bool)
 	}
 	return nil
 }
+
+// ClusterPropertyCRD is a CRD for ClusterProperty objects (KEP-2149) that serves one version.
+func ClusterPropertyCRD(version string) []byte { return fmt.Appendf(nil, clusterPropertyCRD, version) }
+
+const clusterPropertyCRD = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: clusterproperties.about.k8s.io
+  annotations:
+    api-approved.kubernetes.io: unapproved, for tests
+spec:
+  group: about.k8s.io
+  scope: Cluster
+  names: {kind: ClusterProperty, listKind: ClusterPropertyList, plural: clusterproperties, singular: clusterproperty}
+  versions:
+    - name: %s
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            spec:
+              type: object
+              properties:
+                value: {type: string}
+`

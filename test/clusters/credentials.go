@@ -24,6 +24,7 @@ import (
 const (
 	servingCertFile     = "serving.crt" // also the CA that clients trust
 	servingKeyFile      = "serving.key"
+	clientCAFile        = "client-ca.crt" // signs client certificates
 	accountKeyFile      = "service-account.key"
 	tokenFile           = "tokens.csv"
 	auditPolicyFile     = "audit-policy.yaml"
@@ -50,8 +51,10 @@ rules:
 
 // credentials are the secrets of one cluster. New ones are made for every start.
 type credentials struct {
-	adminToken string
-	ca         []byte // PEM
+	adminToken  string
+	ca          []byte // PEM
+	clientCA    *x509.Certificate
+	clientCAKey *ecdsa.PrivateKey
 }
 
 // writeCredentials fills dir with the files that an API server needs before it starts.
@@ -64,10 +67,15 @@ func writeCredentials(dir string) (credentials, error) {
 	if err != nil {
 		return credentials{}, err
 	}
-	c := credentials{adminToken: rand.Text(), ca: cert}
+	clientCA, clientCAKey, err := newClientCA()
+	if err != nil {
+		return credentials{}, err
+	}
+	c := credentials{adminToken: rand.Text(), ca: cert, clientCA: clientCA, clientCAKey: clientCAKey}
 	for name, content := range map[string][]byte{
 		servingCertFile: cert,
 		servingKeyFile:  key,
+		clientCAFile:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: clientCA.Raw}),
 		accountKeyFile:  accountKey,
 		tokenFile:       []byte(c.adminToken + ",admin,admin,system:masters\n"),
 		auditPolicyFile: []byte(auditPolicy),
@@ -101,6 +109,52 @@ func servingPair() (certPEM, keyPEM []byte, err error) {
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the serving certificate: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyPEM, nil
+}
+
+// newClientCA returns a CA that signs client certificates, and its key.
+func newClientCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, _, err := newKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	template := x509.Certificate{
+		SerialNumber:          big.NewInt(now.UnixNano()),
+		Subject:               pkix.Name{CommonName: "client-ca"},
+		NotBefore:             now.Add(-time.Hour),
+		NotAfter:              now.Add(certValidity),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the CA of clients: %w", err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	return ca, key, err
+}
+
+// clientPair returns a certificate that identifies its holder as a user, and its key, both PEM.
+func (c credentials) clientPair(user string, end time.Time) (certPEM, keyPEM []byte, err error) {
+	key, keyPEM, err := newKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	template := x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()),
+		Subject:      pkix.Name{CommonName: user},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     end,
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, c.clientCA, &key.PublicKey, c.clientCAKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the certificate of %s: %w", user, err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyPEM, nil
 }

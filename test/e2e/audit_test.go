@@ -23,7 +23,10 @@ type event struct {
 	RequestURI string `json:"requestURI"`
 	Verb       string `json:"verb"`
 	UserAgent  string `json:"userAgent"`
-	Object     struct {
+	User       struct {
+		Username string `json:"username"`
+	} `json:"user"`
+	Object struct {
 		Resource string `json:"resource"`
 		Name     string `json:"name"`
 	} `json:"objectRef"`
@@ -100,4 +103,16 @@ func (a audit) watching(t *testing.T) int {
 		}
 	}
 	return len(open)
+}
+
+// watchedBy counts, by resource, the watches that a user has begun since the mark.
+func (a audit) watchedBy(t *testing.T, user string) map[string]int {
+	t.Helper()
+	counts := map[string]int{}
+	for _, e := range a.ours(t) {
+		if e.User.Username == user && e.Verb == "watch" && e.Stage == "ResponseStarted" {
+			counts[e.Object.Resource]++
+		}
+	}
+	return counts
 }

@@ -25,8 +25,8 @@ type cluster struct {
 	kube.Client
 }
 
-// The servers belong to east. Nobody disturbs east and west; north is killed, paused and changed, and every test leaves
-// it as it was.
+// The servers belong to east. Only TestRestartWithoutAPIServers disturbs east and west; north is killed, paused and
+// changed, and every test leaves them as they were.
 var east, west, north cluster
 
 // coredns is the binary with the race detector.

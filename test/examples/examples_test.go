@@ -161,6 +161,11 @@ var runs = map[string][]run{
 			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80", "10.97.0.80"}},
 		}},
 	},
+	"overload": {{queries: []query{
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
+		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"", "example.org.", dns.TypeA, []string{"192.0.2.99"}},
+	}}},
 	"kubeadm": {{queries: []query{
 		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
 		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
@@ -369,6 +374,7 @@ func start(t *testing.T) examples.Places {
 		},
 		Targets:  map[string]string{"east": target, "west": target, "north": target},
 		Upstream: upstream(t),
+		State:    t.TempDir(),
 	}
 }
 

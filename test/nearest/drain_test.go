@@ -5,32 +5,9 @@ import (
 	"slices"
 	"testing"
 	"time"
-)
 
-// propertyCRD is a CRD for ClusterProperty objects (KEP-2149) that serves one version.
-const propertyCRD = `apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata:
-  name: clusterproperties.about.k8s.io
-  annotations:
-    api-approved.kubernetes.io: unapproved, for tests
-spec:
-  group: about.k8s.io
-  scope: Cluster
-  names: {kind: ClusterProperty, listKind: ClusterPropertyList, plural: clusterproperties, singular: clusterproperty}
-  versions:
-    - name: %s
-      served: true
-      storage: true
-      schema:
-        openAPIV3Schema:
-          type: object
-          properties:
-            spec:
-              type: object
-              properties:
-                value: {type: string}
-`
+	"github.com/clusterset-dns/clusterset-dns/test/clusters"
+)
 
 const drainProperty = `apiVersion: about.k8s.io/%s
 kind: ClusterProperty
@@ -61,7 +38,7 @@ func TestDrain(t *testing.T) {
 		must(t, in.Apply(t.Context(), fmt.Appendf(nil, drainProperty, version, drained)))
 	}
 	for _, d := range drains {
-		must(t, d.in.Apply(t.Context(), fmt.Appendf(nil, propertyCRD, d.version)))
+		must(t, d.in.Apply(t.Context(), clusters.ClusterPropertyCRD(d.version)))
 		within(t, limit, "the CRD is served", func() error {
 			return d.in.Apply(t.Context(), fmt.Appendf(nil, drainProperty, d.version, false))
 		})

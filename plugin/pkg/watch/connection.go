@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -15,8 +14,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
 	mcsclient "sigs.k8s.io/mcs-api/pkg/client/clientset/versioned"
 )
@@ -24,77 +21,100 @@ import (
 // userAgent names us to API servers, so that their operators can tell who asks.
 const userAgent = "clusterset-dns"
 
-// Connection says how to reach one API server. Two connections of the same Key are the same.
+// Connection says how to reach one API server. Two connections of the same Key are the same. Copies of one share its
+// credentials, which are followed where they come from while somebody uses the connection.
 type Connection struct {
-	config *rest.Config
-	// Key is a digest of everything that configures the connection; it holds no secret that could be read back.
+	access *access
+	// Key is a digest of what is written about the connection: the path and the context of a kubeconfig, not what the
+	// file holds, which may change; the content where that is all there is. No secret can be read back from it.
 	Key string
 }
 
-// LoadKubeconfig reads a kubeconfig file and takes the given context, or the file's current one if it is "". The error
-// names the file and what is wrong with it.
+// LoadKubeconfig reads a kubeconfig file and takes the given context, or the file's current one if it is "". The file and
+// those that it names may change later on. The error names the file and what is wrong with it, and shows nothing secret.
 func LoadKubeconfig(path, contextName string) (Connection, error) {
-	if _, err := os.ReadFile(path); err != nil {
-		return Connection{}, fmt.Errorf("kubeconfig: %w", err)
-	}
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: path},
-		&clientcmd.ConfigOverrides{CurrentContext: contextName})
-	raw, err := loader.RawConfig()
-	if err != nil {
-		return Connection{}, fmt.Errorf("kubeconfig %s: %w", path, err)
-	}
-	if contextName == "" {
-		contextName = raw.CurrentContext
-	}
-	chosen, ok := raw.Contexts[contextName]
-	switch {
-	case contextName == "":
-		return Connection{}, fmt.Errorf("kubeconfig %s has no current-context: name the context after the file", path)
-	case !ok:
-		return Connection{}, fmt.Errorf("kubeconfig %s has no context %q", path, contextName)
-	}
-	config, err := loader.ClientConfig()
-	if err != nil {
-		return Connection{}, fmt.Errorf("kubeconfig %s, context %q: %w", path, contextName, err)
-	}
-	return connection(config, raw.Clusters[chosen.Cluster], raw.AuthInfos[chosen.AuthInfo])
+	read := func() (settings, error) { return readKubeconfig(path, contextName) }
+	return follow("kubeconfig "+path, read, "kubeconfig", path, contextName)
 }
 
 // InCluster returns the connection to the API server of the cluster this process runs in, by the ServiceAccount of its
 // pod.
 func InCluster() (Connection, error) {
-	config, err := rest.InClusterConfig()
-	if err != nil {
-		return Connection{}, fmt.Errorf("not in a pod with a ServiceAccount, so a KUBECONFIG is needed: %w", err)
+	read := func() (settings, error) {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return settings{}, fmt.Errorf("not in a pod with a ServiceAccount, so a KUBECONFIG is needed: %w", err)
+		}
+		return readFiles(config)
 	}
-	return connection(config, &clientcmdapi.Cluster{Server: config.Host}, nil)
+	return follow("ServiceAccount of this pod", read, "in-cluster")
 }
 
 // NewConnection wraps a configuration made elsewhere. Its Key covers the address and the credentials.
 func NewConnection(config *rest.Config) (Connection, error) {
-	cluster := &clientcmdapi.Cluster{Server: config.Host, CertificateAuthority: config.CAFile, CertificateAuthorityData: config.CAData}
-	user := &clientcmdapi.AuthInfo{
-		Token: config.BearerToken, TokenFile: config.BearerTokenFile,
-		ClientCertificate: config.CertFile, ClientCertificateData: config.CertData,
-		ClientKey: config.KeyFile, ClientKeyData: config.KeyData,
+	key, err := keyOf(config.Host, config.CAFile, config.CAData, config.BearerToken, config.BearerTokenFile,
+		config.CertFile, config.CertData, config.KeyFile, config.KeyData)
+	if err != nil {
+		return Connection{}, err
 	}
-	return connection(config, cluster, user)
+	return Connection{access: newAccess(config.Host, settings{config: tuned(config)}, nil), Key: key}, nil
 }
 
-func connection(config *rest.Config, cluster *clientcmdapi.Cluster, user *clientcmdapi.AuthInfo) (Connection, error) {
-	text, err := json.Marshal([]any{cluster, user})
+// follow makes a connection whose settings are read now and, while it is used, again and again.
+func follow(name string, read func() (settings, error), written ...any) (Connection, error) {
+	first, err := read()
 	if err != nil {
-		return Connection{}, fmt.Errorf("kubeconfig: %w", err)
+		return Connection{}, err
 	}
-	sum := sha256.Sum256(text)
+	key, err := keyOf(written...)
+	return Connection{access: newAccess(name, first, read), Key: key}, err
+}
+
+func keyOf(parts ...any) (string, error) {
+	sum, err := digestOf(parts...)
+	return hex.EncodeToString(sum[:]), err
+}
+
+// digest is equal for equal things, and tells nothing else about them.
+type digest [sha256.Size]byte
+
+func digestOf(parts ...any) (digest, error) {
+	text, err := json.Marshal(parts)
+	if err != nil {
+		return digest{}, fmt.Errorf("digest of a connection: %w", err)
+	}
+	return sha256.Sum256(text), nil
+}
+
+// tuned returns a copy of a configuration that asks as we do.
+func tuned(config *rest.Config) *rest.Config {
 	config = rest.CopyConfig(config)
 	config.UserAgent = userAgent
 	// A handful of requests per member: client-go's own limiter would only delay the ones that matter.
 	config.QPS = -1
 	// A time-out here would end every watch.
 	config.Timeout = 0
-	return Connection{config: config, Key: hex.EncodeToString(sum[:])}, nil
+	return config
+}
+
+// String names the connection and shows nothing secret.
+func (c Connection) String() string {
+	if c.access == nil {
+		return "no connection"
+	}
+	return c.access.name
+}
+
+// GoString does the same for %#v.
+func (c Connection) GoString() string { return c.String() }
+
+// Insecure reports whether the API server's certificate is not verified: anybody on the way can then read the
+// credentials and forge every answer.
+func (c Connection) Insecure() bool {
+	if r := c.access.current.Load(); r != nil {
+		return r.insecure
+	}
+	return c.access.latest().config.Insecure
 }
 
 // clients are the typed clients of one connection. They share one HTTP client, so one connection where HTTP/2 is spoken.
@@ -106,29 +126,39 @@ type clients struct {
 	http     *http.Client
 }
 
+// clients makes clients that know no credentials: those are the business of the access below them.
 func (c Connection) clients() (clients, error) {
-	httpClient, err := rest.HTTPClientFor(c.config)
+	base, err := c.access.open()
 	if err != nil {
-		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
+		return clients{}, fmt.Errorf("connection to %s: %w", c.access.name, err)
 	}
-	httpClient.Transport = limited{httpClient.Transport}
-	protobuf := rest.CopyConfig(c.config)
+	out := clients{http: &http.Client{Transport: limited{c.access}}}
+	config := tuned(&rest.Config{Host: base.String()})
+	protobuf := rest.CopyConfig(config)
 	protobuf.ContentType = runtime.ContentTypeProtobuf
 	protobuf.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	out := clients{http: httpClient}
-	if out.core, err = kubernetes.NewForConfigAndClient(protobuf, httpClient); err != nil {
-		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
+	if out.core, err = kubernetes.NewForConfigAndClient(protobuf, out.http); err != nil {
+		return clients{}, fmt.Errorf("connection to %s: %w", c.access.name, err)
 	}
-	if out.mcs, err = mcsclient.NewForConfigAndClient(c.config, httpClient); err != nil {
-		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
+	if out.mcs, err = mcsclient.NewForConfigAndClient(config, out.http); err != nil {
+		return clients{}, fmt.Errorf("connection to %s: %w", c.access.name, err)
 	}
-	if out.metadata, err = metadata.NewForConfigAndClient(metadata.ConfigFor(c.config), httpClient); err != nil {
-		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
+	if out.metadata, err = metadata.NewForConfigAndClient(metadata.ConfigFor(config), out.http); err != nil {
+		return clients{}, fmt.Errorf("connection to %s: %w", c.access.name, err)
 	}
-	if out.dynamic, err = dynamic.NewForConfigAndClient(c.config, httpClient); err != nil {
-		return clients{}, fmt.Errorf("connection to %s: %w", c.config.Host, err)
+	if out.dynamic, err = dynamic.NewForConfigAndClient(config, out.http); err != nil {
+		return clients{}, fmt.Errorf("connection to %s: %w", c.access.name, err)
 	}
 	return out, nil
+}
+
+// once is clients for who asks a few things and is done then.
+func (c Connection) once() (out clients, done func(), err error) {
+	if out, err = c.clients(); err != nil {
+		return out, nil, err
+	}
+	c.access.join(nil)
+	return out, func() { c.access.leave(nil) }, nil
 }
 
 // quiet keeps client-go from logging: what matters is told to the Observer, once per change.

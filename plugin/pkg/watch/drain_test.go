@@ -2,6 +2,7 @@ package watch
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,8 @@ import (
 )
 
 func (s *told) SetDrained(topology.ClusterID, bool) {}
+
+func (s *told) SetClusterID(topology.ClusterID, string) {}
 
 func (s *told) ApplyServiceRanges([]netip.Prefix) {}
 
@@ -66,3 +69,51 @@ func TestPropertyFeed(t *testing.T) {
 }
 
 func (*scriptedFeed) tick(time.Time) {}
+
+// idSink notes what it is told of ids.
+type idSink struct {
+	told
+	claimed []string
+}
+
+func (s *idSink) SetClusterID(_ topology.ClusterID, claimed string) {
+	s.claimed = append(s.claimed, claimed)
+}
+
+func TestPropertyFeedTellsTheID(t *testing.T) {
+	steps := []struct {
+		name string
+		do   func(*propertyFeed)
+		want string
+	}{
+		{"a cluster without properties says nothing", func(f *propertyFeed) { f.replace(nil) }, ""},
+		{"its id", func(f *propertyFeed) { f.set(property(idProperty, "west")) }, "west"},
+		{"another property does not change it", func(f *propertyFeed) { f.set(property(drainProperty, "true")) }, "west"},
+		{"another id", func(f *propertyFeed) { f.set(property(idProperty, "north")) }, "north"},
+		{"a full list with both", func(f *propertyFeed) {
+			f.replace([]any{property(drainProperty, "true"), property("x", "y"), property(idProperty, "east")})
+		}, "east"},
+		{"one that is far too long is cut", func(f *propertyFeed) { f.set(property(idProperty, strings.Repeat("x", 1000))) }, strings.Repeat("x", maxValue)},
+		{"deleting the property ends it", func(f *propertyFeed) { f.remove(property(idProperty, "east")) }, ""},
+	}
+	f := newPropertyFeed(&Watcher{spec: Spec{Kind: mcs.Properties, Cluster: "east"}}, clients{})
+	sink := &idSink{}
+	f.subscribe(sink)
+	for _, step := range steps {
+		t.Run(step.name, func(t *testing.T) {
+			step.do(f)
+			if sink.claimed[len(sink.claimed)-1] != step.want {
+				t.Errorf("Told %q, want last %q", sink.claimed, step.want)
+			}
+			late := &idSink{}
+			f.subscribe(late)
+			defer f.unsubscribe(late)
+			if len(late.claimed) != 1 || late.claimed[0] != step.want {
+				t.Errorf("A late subscriber was told %q, want %q", late.claimed, step.want)
+			}
+		})
+	}
+	if len(sink.claimed) != 6 {
+		t.Errorf("Told %q, want each change once", sink.claimed)
+	}
+}

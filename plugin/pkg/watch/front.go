@@ -14,15 +14,16 @@ import (
 // ServiceInFront returns the cluster IPs of the Services of a namespace that send UDP to one of the given addresses: with
 // a DNS server's own namespace and addresses, the address under which its clients know it. None is no error.
 func (c Connection) ServiceInFront(ctx context.Context, namespace string, self []netip.Addr) ([]netip.Addr, error) {
-	clients, err := c.clients()
+	clients, done, err := c.once()
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	ctx, cancel := context.WithTimeout(quiet(ctx), askTimeout)
 	defer cancel()
 	list, err := clients.core.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
-		return nil, fmt.Errorf("the Service in front of this server: %w", err)
+		return nil, c.access.conceal(fmt.Errorf("the Service in front of this server: %w", err))
 	}
 	var found []netip.Addr
 	convert := converter{func(Rejection) {}}
@@ -34,7 +35,7 @@ func (c Connection) ServiceInFront(ctx context.Context, namespace string, self [
 		}
 		service, err := clients.core.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
-			return nil, fmt.Errorf("the Service in front of this server: %w", err)
+			return nil, c.access.conceal(fmt.Errorf("the Service in front of this server: %w", err))
 		}
 		for _, a := range convert.service(service).ClusterIPs {
 			if a.IsValid() {

@@ -44,12 +44,46 @@ func (w *Watcher) run(ctx context.Context) {
 		if time.Since(began) > time.Minute {
 			delay = retry()
 		}
+		if w.hurry {
+			w.hurry, delay = false, retry()
+			continue
+		}
 		wait := delay.Step()
 		if w.optional() {
 			wait += optionalEvery
 		}
-		sleep(ctx, wait)
+		w.pause(ctx, wait)
 	}
+}
+
+// pause is sleep, but ends when there are new credentials.
+func (w *Watcher) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-w.renew:
+	case <-timer.C:
+	}
+}
+
+// moved is called when there are new credentials. What is under way goes on with them by itself, but what has failed would
+// wait before it is tried again, and another server has to be listed anew.
+func (w *Watcher) moved(anew bool) {
+	if !anew && !w.problems.any() {
+		return
+	}
+	select {
+	case w.renew <- struct{}{}:
+	default:
+	}
+}
+
+// try makes the request of ask without drawing conclusions.
+func (w *Watcher) try(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return w.feed.ask(ctx)
 }
 
 // retry waits 0.2 s, doubling to 5 s, each time up to as much again by chance, so that servers which lost the same API
@@ -98,6 +132,10 @@ func (w *Watcher) follow(ctx context.Context, stages []stage) {
 	case <-w.restart: // of an earlier round
 	default:
 	}
+	select {
+	case <-w.renew: // this round uses them already
+	default:
+	}
 	running.Go(func() {
 		for _, st := range stages {
 			for _, r := range st {
@@ -130,6 +168,9 @@ func (w *Watcher) tend(ctx context.Context) {
 			return
 		case <-w.restart:
 			return
+		case <-w.renew:
+			w.hurry = true
+			return
 		case <-tick.C:
 		}
 		answers := w.life.since() < quietAfter
@@ -153,9 +194,7 @@ func (w *Watcher) tend(ctx context.Context) {
 }
 
 func (w *Watcher) ask(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	err := w.feed.ask(ctx)
+	err := w.try(ctx)
 	if err == nil {
 		w.life.proof()
 	}
@@ -277,7 +316,19 @@ func (p *problems) report(w *Watcher, resource string, err error) {
 		return
 	}
 	p.last[resource] = now
-	w.spec.Observer.Problem(w.spec.Name(), resource, now, err)
+	w.spec.Observer.Problem(w.spec.Name(), resource, now, w.access.conceal(err))
+}
+
+// any reports whether something cannot be read.
+func (p *problems) any() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, last := range p.last {
+		if last != NoProblem {
+			return true
+		}
+	}
+	return false
 }
 
 // errNotServed says that an API group or version is missing.
@@ -293,7 +344,7 @@ func problemOf(err error) Problem {
 		return TooLarge
 	case apierrors.IsForbidden(err):
 		return Forbidden
-	case apierrors.IsUnauthorized(err):
+	case errors.Is(err, errNoCredentials), apierrors.IsUnauthorized(err):
 		return Unauthorized
 	default:
 		return Unreachable

@@ -46,6 +46,7 @@ type told struct {
 	left       rejections
 	problems   []string // "resource problem"
 	states     []State
+	renewals   []error
 }
 
 func newTold() *told {
@@ -109,6 +110,12 @@ func (s *told) SetRestored(source mcs.Source) {
 func (s *told) Event(string, string, string, int) {}
 
 func (s *told) Hold(string, string, bool, int, int) {}
+
+func (s *told) Renewed(_ string, _ bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renewals = append(s.renewals, err)
+}
 
 func (s *told) Reject(_ string, reason Rejection) {
 	s.mu.Lock()

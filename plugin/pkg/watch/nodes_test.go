@@ -63,7 +63,9 @@ func (p *places) SetPlacesListed() { p.locked(func() { p.placesListed = true }) 
 func (p *places) Event(string, string, string, int) {}
 
 func (p *places) Hold(string, string, bool, int, int) {}
-func (p *places) Reject(string, watch.Rejection)      { p.locked(func() { p.rejectedTold++ }) }
+
+func (p *places) Renewed(string, bool, error)    {}
+func (p *places) Reject(string, watch.Rejection) { p.locked(func() { p.rejectedTold++ }) }
 func (p *places) Problem(_, resource string, problem watch.Problem, _ error) {
 	p.locked(func() { p.problems[resource] = problem; p.problemsTold++ })
 }

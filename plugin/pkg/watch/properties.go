@@ -2,7 +2,6 @@ package watch
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,22 +16,35 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
-// drainProperty is the ClusterProperty by which a cluster takes itself out of everybody's answers: value "true".
-const drainProperty = "drain.clusterset-dns.io"
+// The ClusterProperties that we read.
+const (
+	// drainProperty takes a cluster out of everybody's answers: value "true".
+	drainProperty = "drain.clusterset-dns.io"
+	// idProperty is the id that a cluster has in its ClusterSet (KEP-2149, "Well known properties").
+	idProperty = "cluster.clusterset.k8s.io"
+)
 
-// propertyFeed reads what a cluster says about itself by ClusterProperty objects (KEP-2149). Most clusters have none.
+// maxValue is how much of a property's value is kept, in octets: one more than any that means something has.
+const maxValue = 254
+
+// propertyFeed reads what a cluster says about itself by ClusterProperty objects (KEP-2149). Most clusters have none, and
+// the others few, so one watch of all is the cheapest; of those that mean nothing here only the name is kept.
 type propertyFeed struct {
 	clients clients
 	client  atomic.Pointer[dynamic.ResourceInterface]
 
 	audience // its lock guards what follows
 	drained  bool
+	claimed  string // its id, as it says
 }
 
 func newPropertyFeed(w *Watcher, c clients) *propertyFeed {
 	f := &propertyFeed{audience: audience{w: w}, clients: c}
 	f.recall = f.remember
-	f.retell = func(s Sink) { s.SetDrained(f.w.spec.Cluster, f.drained) }
+	f.retell = func(s Sink) {
+		s.SetDrained(f.w.spec.Cluster, f.drained)
+		s.SetClusterID(f.w.spec.Cluster, f.claimed)
+	}
 	return f
 }
 
@@ -45,28 +57,28 @@ func (f *propertyFeed) connect(ctx context.Context) ([]stage, error) {
 	var client dynamic.ResourceInterface = f.clients.dynamic.Resource(
 		schema.GroupVersionResource{Group: "about.k8s.io", Version: version, Resource: "clusterproperties"})
 	f.client.Store(&client)
-	only := func(o metav1.ListOptions) metav1.ListOptions {
-		o.FieldSelector = "metadata.name=" + drainProperty
-		return o
-	}
 	lists := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return client.List(ctx, only(o))
+			return client.List(ctx, o)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return client.Watch(ctx, only(o))
+			return client.Watch(ctx, o)
 		},
 	}
 	s := &store{
 		w: f.w, resource: "clusterproperties", complete: make(chan struct{}), begin: func() {},
 		set: f.set, remove: f.remove, replace: f.replace,
-		compact: func(obj any) any { return obj },
+		compact: compactProperty,
 	}
 	return []stage{{{"clusterproperties", lists, f.clients.dynamic, s}}}, nil
 }
 
 func (f *propertyFeed) ask(ctx context.Context) error {
-	_, err := (*f.client.Load()).List(ctx, metav1.ListOptions{ResourceVersion: "0", Limit: 1, FieldSelector: "metadata.name=-"})
+	client := f.client.Load()
+	if client == nil {
+		return errNotServed // as far as is known
+	}
+	_, err := (*client).List(ctx, metav1.ListOptions{ResourceVersion: "0", Limit: 1, FieldSelector: "metadata.name=-"})
 	return err
 }
 
@@ -78,31 +90,66 @@ func (f *propertyFeed) clear() { f.replace(nil) }
 
 func (f *propertyFeed) remember(facts mcs.Facts) { f.drained = facts.Drained }
 
-func (f *propertyFeed) set(obj any) { f.tell(drains(obj)) }
-
-// remove is called for the one property that is watched.
-func (f *propertyFeed) remove(any) { f.tell(false) }
-
-func (f *propertyFeed) replace(items []any) { f.tell(slices.ContainsFunc(items, drains)) }
-
-// drains reports whether an object is the drain property with the value "true".
-func drains(obj any) bool {
-	property, ok := obj.(*unstructured.Unstructured)
-	if !ok || property.GetName() != drainProperty {
-		return false
+// compactProperty makes an item whose fact is the value of a property that we read.
+func compactProperty(obj any) any {
+	if _, done := obj.(*item); done {
+		return obj
 	}
-	value, _, err := unstructured.NestedString(property.Object, "spec", "value")
-	return err == nil && value == "true"
+	out := identify(obj)
+	property, ok := obj.(*unstructured.Unstructured)
+	if !ok || out.name != drainProperty && out.name != idProperty {
+		return out
+	}
+	if value, _, err := unstructured.NestedString(property.Object, "spec", "value"); err == nil {
+		out.fact = value[:min(len(value), maxValue)]
+	}
+	return out
 }
 
-func (f *propertyFeed) tell(drained bool) {
+func (f *propertyFeed) set(obj any) {
+	it := compactProperty(obj).(*item)
+	value, _ := it.fact.(string)
+	f.change(it.name, value)
+}
+
+func (f *propertyFeed) remove(obj any) { f.change(identify(obj).name, "") }
+
+// change takes the new value of one property.
+func (f *propertyFeed) change(name, value string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if drained != f.drained || !f.synced() {
-		f.drained = drained
-		for _, s := range f.sinks {
+	drained, claimed := f.drained, f.claimed
+	switch name {
+	case drainProperty:
+		drained = value == "true"
+	case idProperty:
+		claimed = value
+	}
+	f.tell(drained, claimed)
+}
+
+func (f *propertyFeed) replace(items []any) {
+	values := map[string]string{}
+	for _, obj := range items {
+		it := compactProperty(obj).(*item)
+		values[it.name], _ = it.fact.(string)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tell(values[drainProperty] == "true", values[idProperty])
+	f.goLive()
+}
+
+// tell passes on what is news; the first time everything is.
+func (f *propertyFeed) tell(drained bool, claimed string) {
+	changed, renamed := drained != f.drained || !f.synced(), claimed != f.claimed || !f.synced()
+	f.drained, f.claimed = drained, claimed
+	for _, s := range f.sinks {
+		if changed {
 			s.SetDrained(f.w.spec.Cluster, drained)
 		}
+		if renamed {
+			s.SetClusterID(f.w.spec.Cluster, claimed)
+		}
 	}
-	f.goLive()
 }

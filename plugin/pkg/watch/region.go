@@ -11,16 +11,17 @@ import (
 // Region reads the region of a cluster from the labels of its Nodes: the one most of the first hundred have, "" when
 // none has any. Only the Nodes' metadata is asked for.
 func (c Connection) Region(ctx context.Context) (string, error) {
-	clients, err := c.clients()
+	clients, done, err := c.once()
 	if err != nil {
 		return "", err
 	}
+	defer done()
 	ctx, cancel := context.WithTimeout(quiet(ctx), askTimeout)
 	defer cancel()
 	nodes, err := clients.metadata.Resource(corev1.SchemeGroupVersion.WithResource("nodes")).
 		List(ctx, metav1.ListOptions{ResourceVersion: "0", Limit: 100})
 	if err != nil {
-		return "", fmt.Errorf("region from the labels of the nodes: %w", err)
+		return "", c.access.conceal(fmt.Errorf("region from the labels of the nodes: %w", err))
 	}
 	count := map[string]int{}
 	region := ""

@@ -67,6 +67,9 @@ func (c *collector) ApplyServiceRanges(ranges []netip.Prefix) { c.facts.Ranges =
 
 func (c *collector) SetDrained(_ topology.ClusterID, drained bool) { c.facts.Drained = drained }
 
+// SetClusterID keeps nothing: what a cluster calls itself is asked anew.
+func (c *collector) SetClusterID(topology.ClusterID, string) {}
+
 func (c *collector) SetSynced(mcs.Source) { c.told, c.synced = true, true }
 
 func (c *collector) SetRestored(mcs.Source) { c.told = true }

@@ -38,6 +38,9 @@ type Sink interface {
 	ApplyServiceRanges(ranges []netip.Prefix)
 	// SetDrained says whether a cluster asks not to be used by the ClusterProperty drain.clusterset-dns.io.
 	SetDrained(id topology.ClusterID, drained bool)
+	// SetClusterID says which id a cluster gives itself by the ClusterProperty cluster.clusterset.k8s.io (KEP-2149), "" when
+	// it does not say.
+	SetClusterID(id topology.ClusterID, claimed string)
 	// SetSynced says that everything the source knows has been told, or that it has been given up on.
 	SetSynced(source mcs.Source)
 	// SetRestored says that everything has been told which was known of the source before the first contact.
@@ -52,6 +55,9 @@ type Observer interface {
 	Reject(name string, reason Rejection)
 	// Problem is called when the reason why a resource cannot be read changes; NoProblem means that it can be again.
 	Problem(name, resource string, p Problem, err error)
+	// Renewed is called when credentials have changed where they come from: with nil when the new ones are used from now
+	// on, else with why they are not, once per change. insecure tells that the server's certificate is not verified.
+	Renewed(name string, insecure bool, err error)
 	// Hold is called when a full list is not believed because only after of before things are left in it, and with held
 	// false when that is over.
 	Hold(name, resource string, held bool, before, after int)
@@ -146,6 +152,10 @@ type Status struct {
 	State State
 	// LastProof is the time of the last proof of life, the zero time before the first.
 	LastProof time.Time
+	// CredentialExpiry is when the first of the credentials in use ends, the zero time when that is not known or never.
+	CredentialExpiry time.Time
+	// Insecure tells that the server's certificate is not verified.
+	Insecure bool
 	// Services and Endpoints are how many are held.
 	Services, Endpoints int
 }
@@ -158,10 +168,15 @@ type Watcher struct {
 	problems problems
 	// restart asks the current round to end; see follow.
 	restart chan struct{}
-	http    *http.Client
-	ctx     func() context.Context
-	cancel  context.CancelFunc
-	done    sync.WaitGroup
+	// renew asks for a new round at once, over new credentials; see moved. hurry is true while one is due, and only run
+	// uses it.
+	renew  chan struct{}
+	hurry  bool
+	access *access
+	http   *http.Client
+	ctx    func() context.Context
+	cancel context.CancelFunc
+	done   sync.WaitGroup
 	// began is when the Watcher was started.
 	began time.Time
 	// gaveUp is Expired or TimedOut while that is the state, else 0.
@@ -200,7 +215,10 @@ func (l *life) since() time.Duration { return time.Since(time.Unix(0, l.last.Loa
 // configuration only.
 func Start(spec Spec) (*Watcher, error) {
 	spec.StaleAfter = cmp.Or(spec.StaleAfter, DefaultStaleAfter)
-	w := &Watcher{spec: spec, restart: make(chan struct{}, 1), began: time.Now()}
+	w := &Watcher{
+		spec: spec, access: spec.Connection.access, began: time.Now(),
+		restart: make(chan struct{}, 1), renew: make(chan struct{}, 1),
+	}
 	clients, err := spec.Connection.clients()
 	if err != nil {
 		return nil, err
@@ -228,6 +246,7 @@ func Start(spec Spec) (*Watcher, error) {
 	}
 	ctx, cancel := context.WithCancel(quiet(context.Background()))
 	w.ctx, w.cancel = func() context.Context { return ctx }, cancel
+	w.access.join(w)
 	w.done.Go(func() { w.run(ctx) })
 	w.done.Go(func() { w.watchClock(ctx) })
 	return w, nil
@@ -237,6 +256,7 @@ func Start(spec Spec) (*Watcher, error) {
 func (w *Watcher) Close() {
 	w.cancel()
 	w.done.Wait()
+	w.access.leave(w)
 	utilnet.CloseIdleConnectionsFor(w.http.Transport)
 }
 
@@ -256,7 +276,7 @@ func (w *Watcher) Unsubscribe(s Sink) { w.feed.unsubscribe(s) }
 
 // Status returns the current state. It takes no lock that an event needs.
 func (w *Watcher) Status() Status {
-	st := Status{State: w.state()}
+	st := Status{State: w.state(), CredentialExpiry: w.access.expiry(), Insecure: w.access.current.Load().isInsecure()}
 	if last := w.life.last.Load(); last != 0 {
 		st.LastProof = time.Unix(0, last)
 	}

@@ -1,0 +1,49 @@
+package clusterset
+
+import (
+	"sync"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// claims are the ids that clusters give themselves by the ClusterProperty cluster.clusterset.k8s.io. One that differs from
+// the id in the Corefile means that a kubeconfig leads to another cluster than meant, or that names have been mixed up.
+type claims struct {
+	mu   sync.Mutex // guards last
+	last map[topology.ClusterID]string
+}
+
+// set takes what a cluster says, "" for nothing, and tells it once per change.
+func (c *claims) set(id topology.ClusterID, claimed string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if was, known := c.last[id]; known && was == claimed {
+		return
+	}
+	if c.last == nil {
+		c.last = map[topology.ClusterID]string{}
+	}
+	c.last[id] = claimed
+	if !disagrees(id, claimed) {
+		idMismatch.WithLabelValues(string(id)).Set(0)
+		return
+	}
+	idMismatch.WithLabelValues(string(id)).Set(1)
+	log.Warningf("Cluster %s: it calls itself %q (ClusterProperty cluster.clusterset.k8s.io): does its kubeconfig lead to another cluster, or has it two names?", id, claimed)
+}
+
+// disagrees reports whether a cluster says that it is another one.
+func disagrees(id topology.ClusterID, claimed string) bool {
+	if claimed == "" {
+		return false
+	}
+	parsed, err := topology.ParseClusterID(claimed)
+	return err != nil || parsed != id
+}
+
+// forget drops what a cluster said that is no member any more.
+func (c *claims) forget(id topology.ClusterID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.last, id)
+}
