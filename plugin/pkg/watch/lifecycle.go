@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
@@ -139,7 +140,7 @@ func (w *Watcher) follow(ctx context.Context, stages []stage) {
 	running.Go(func() {
 		for _, st := range stages {
 			for _, r := range st {
-				running.Go(func() { w.reflector(r).RunWithContext(ctx) })
+				running.Go(func() { w.reflector(ctx, r).RunWithContext(ctx) })
 			}
 			for _, r := range st {
 				select {
@@ -202,7 +203,7 @@ func (w *Watcher) ask(ctx context.Context) error {
 }
 
 // reflector follows one resource. It observes every answer and failure on the way.
-func (w *Watcher) reflector(r resource) *cache.Reflector {
+func (w *Watcher) reflector(ctx context.Context, r resource) *cache.Reflector {
 	lists := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			r.store.start(ctx)
@@ -230,7 +231,36 @@ func (w *Watcher) reflector(r resource) *cache.Reflector {
 	backoff := retry()
 	logger := logr.Discard()
 	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lists, r.client), nil, r.store,
-		cache.ReflectorOptions{Name: r.name, Backoff: &backoff, Logger: &logger})
+		cache.ReflectorOptions{Name: r.name, Backoff: &backoff, Logger: &logger, Clock: roundClock{after: until(ctx)}})
+}
+
+// roundClock is the real clock, but waiting ends with the round: a Reflector whose list was refused waits for nothing else
+// (client-go v0.37), and nobody wants to wait for that when a watch is closed.
+type roundClock struct {
+	clock.RealClock
+	after func(time.Duration) <-chan time.Time
+}
+
+// After implements clock.Clock.
+func (c roundClock) After(d time.Duration) <-chan time.Time { return c.after(d) }
+
+// until is time.After, but ends with ctx at the latest.
+func until(ctx context.Context) func(time.Duration) <-chan time.Time {
+	return func(d time.Duration) <-chan time.Time {
+		over := make(chan time.Time, 1)
+		end := func() {
+			select {
+			case over <- time.Now():
+			default:
+			}
+		}
+		stop := context.AfterFunc(ctx, end)
+		time.AfterFunc(d, func() {
+			stop()
+			end()
+		})
+		return over
+	}
 }
 
 // observe draws the conclusions from one answer of the API server.

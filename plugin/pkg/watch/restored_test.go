@@ -51,3 +51,31 @@ func TestABackupIsRestored(t *testing.T) {
 		})
 	}
 }
+
+// TestCloseDoesNotWait closes a watch at every moment of the attempts to reach an API server that has gone.
+func TestCloseDoesNotWait(t *testing.T) {
+	for after := time.Second; after < 40*time.Second; after += 1700 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			server := watchtest.NewVirtual(1)
+			connection, err := NewConnection(&rest.Config{Host: "http://east", Transport: server})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := Start(Spec{Kind: mcs.Exports, Cluster: "east", Connection: connection, Observer: newTold()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			server.SetWeather(func(w *watchtest.Weather) { w.Refuse++ })
+			for _, resource := range []string{"serviceexports", "services", "endpointslices"} {
+				server.Expire(resource)
+			}
+			time.Sleep(after)
+			began := time.Now()
+			w.Close()
+			if took := time.Since(began); took > 0 {
+				t.Errorf("Closed after %s: it took %s", after, took)
+			}
+		})
+	}
+}
