@@ -72,7 +72,7 @@ const (
 )
 
 // tooMany is how many moments are looked at before a question counts as one about which nothing can be said.
-const tooMany = 20000
+const tooMany = 2000
 
 // Check reports whether a reply is right in one of the possible moments. The error names some that would have been.
 func (c *Config) Check(p *Possible, q *Question, got Reply) error {
@@ -143,6 +143,7 @@ func (p *Possible) Uncertain() (what []string) {
 	}
 	add(len(p.Namespace), "namespace")
 	add(len(p.Namespaces), "known namespaces")
+	add(len(p.Restored), "restored namespaces")
 	add(len(p.Synced), "synced")
 	add(len(p.Ranges), "ranges")
 	add(len(p.Taken), "taken")
@@ -178,13 +179,22 @@ func (p *Possible) each(c *Config, f func(*moment) bool) bool {
 	}
 	for _, m.namespace = range p.Namespace {
 		for _, m.namespaces = range p.Namespaces {
-			for _, m.synced = range p.Synced {
-				for _, m.ranges = range p.Ranges {
-					for _, m.taken = range p.Taken {
-						if member(0) {
-							return true
-						}
-					}
+			for _, m.restored = range p.Restored {
+				if p.eachRest(m, func() bool { return member(0) }) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (p *Possible) eachRest(m *moment, f func() bool) bool {
+	for _, m.synced = range p.Synced {
+		for _, m.ranges = range p.Ranges {
+			for _, m.taken = range p.Taken {
+				if f() {
+					return true
 				}
 			}
 		}
@@ -198,13 +208,14 @@ func (c *Config) replies(m *moment, q *Question) []Reply {
 	if m.namespaces && (m.synced || !m.namespace) {
 		deny.Code = Denied
 	}
+	known := m.namespaces || m.restored
 	if q.Kind == OfNamespace {
-		if m.namespaces && m.namespace {
+		if known && m.namespace {
 			return []Reply{{Code: NoError}}
 		}
 		return []Reply{deny}
 	}
-	if m.namespaces && !m.namespace {
+	if known && !m.namespace {
 		return []Reply{deny}
 	}
 	s := c.merge(m, q.Key)

@@ -103,6 +103,7 @@ type Possible struct {
 	Shards     [][]Shard        // of the service asked for, by member
 	Namespace  []bool           // whether the local cluster has the namespace
 	Namespaces []bool           // whether it is known which namespaces that has
+	Restored   []bool           // whether it is known which it had before the start
 	Synced     []bool           // whether all sources have told all they know
 	Ranges     [][]netip.Prefix // of the local cluster
 	Taken      [][]netip.Addr   // cluster IPs of the local cluster's Services
@@ -117,6 +118,7 @@ type Possible struct {
 type moment struct {
 	shards                        []Shard
 	namespace, namespaces, synced bool
+	restored                      bool
 	ranges                        []netip.Prefix
 	taken                         []netip.Addr
 	drained, stale                []bool
@@ -234,12 +236,17 @@ func allowed(text string) (netip.Addr, bool) {
 	if err != nil || a.Zone() != "" || a.Is4In6() {
 		return a, false
 	}
-	for _, no := range []string{"0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "::/128", "::1/128", "fe80::/10", "ff00::/8"} {
-		if netip.MustParsePrefix(no).Contains(a) {
-			return a, false
-		}
+	return a, !slices.ContainsFunc(nowhere, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// nowhere are the addresses that mean something else on every host.
+var nowhere = prefixes("0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "::/128", "::1/128", "fe80::/10", "ff00::/8")
+
+func prefixes(texts ...string) (out []netip.Prefix) {
+	for _, text := range texts {
+		out = append(out, netip.MustParsePrefix(text))
 	}
-	return a, true
+	return out
 }
 
 // allows tells whether the operator lets the cluster say an address.
@@ -271,9 +278,11 @@ func (p *part) each(f func(*Slice, *Endpoint, netip.Addr, string)) {
 	}
 }
 
+var dashes = strings.NewReplacer(".", "-", ":", "-")
+
 // dashed is the name of an endpoint that has none.
 func dashed(a netip.Addr) string {
-	label := strings.NewReplacer(".", "-", ":", "-").Replace(a.String())
+	label := dashes.Replace(a.String())
 	if strings.HasPrefix(label, "-") {
 		label = "0" + label
 	}

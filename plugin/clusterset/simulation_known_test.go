@@ -37,6 +37,26 @@ type simKnown struct {
 	// before is when a predecessor was told something last.
 	before time.Time
 	told   watchtest.Client
+	// live are the resources that were told to this process, and disk those that were restored from the state on disk.
+	live map[string]bool
+	disk map[string]certainty
+	// lows are those of the last minute.
+	lows []simLow
+}
+
+// certainty says whether something is so.
+type certainty int
+
+const (
+	no certainty = iota
+	perhaps
+	yes
+)
+
+// simLow is what low was from a time on.
+type simLow struct {
+	since time.Time
+	low   map[string]int
 }
 
 // Times after which something is certain; all are longer than what is promised.
@@ -45,13 +65,16 @@ const (
 	simNearly  = 2 * time.Second  // so long before it is time, it may be
 	simNoticed = 5 * time.Second  // that something is stale, or is no longer
 	simSettled = 20 * time.Second // a source that was forgotten is listed anew
+	simWritten = 17 * time.Second // what is known is on disk
 )
 
 // newSimKnown begins with what the server knows of the cluster already by another connection, nil if nothing.
 func newSimKnown(c *simCluster, token string, stale, expire time.Duration, before *simKnown) *simKnown {
-	k := &simKnown{cluster: c, token: token, stale: stale, expire: expire, began: time.Now(), low: map[string]int{}, looked: time.Now()}
+	k := &simKnown{cluster: c, token: token, stale: stale, expire: expire, began: time.Now(), looked: time.Now(),
+		low: map[string]int{}, live: map[string]bool{}, disk: map[string]certainty{}}
 	if before != nil {
 		k.low, k.synced, k.forgotten, k.doubted = maps.Clone(before.low), before.synced, before.forgotten, before.doubted
+		k.live, k.disk, k.lows = maps.Clone(before.live), maps.Clone(before.disk), before.lows
 		k.before = before.proof(before.told.Proved)
 		k.unsure = time.Now().Add(simNoticed)
 	}
@@ -67,16 +90,17 @@ func (k *simKnown) look() {
 	k.told = k.cluster.api.Client(k.token)
 	for _, resource := range []string{"namespaces", "servicecidrs", "clusterproperties"} {
 		if at, ok := k.told.Delivered[resource]; ok && k.told.Streams[resource] > 0 {
-			k.low[resource] = at
+			k.low[resource], k.live[resource] = at, true
 		}
 	}
+	wasSynced := k.synced
 	switch {
 	case k.told.Denied != k.denied:
 		k.denied = k.told.Denied
 		k.exportsAre(k.denied)
 	case k.undisturbed() && now.After(k.doubted):
 		k.exportsAre(0)
-		k.low["taken"], k.listed = k.low["services"], true
+		k.low["taken"], k.live["taken"], k.listed = k.low["services"], true, true
 	case !k.listed:
 		// What a predecessor knew can be newer than the first list of a server that is behind.
 		for _, resource := range exportResources {
@@ -93,7 +117,58 @@ func (k *simKnown) look() {
 	if k.expire > 0 && (late || max(silent, gap) > k.expire-simNoticed) {
 		k.forgotten, k.doubted = true, now.Add(simSettled)
 	}
+	if k.synced != wasSynced {
+		k.unsure = now.Add(simNoticed)
+	}
 	k.looked = now
+	if n := len(k.lows); n == 0 || !maps.Equal(k.lows[n-1].low, k.low) {
+		k.lows = append(k.lows, simLow{now, maps.Clone(k.low)})
+	}
+	for len(k.lows) > 1 && now.Sub(k.lows[1].since) > 2*simWritten {
+		k.lows = slices.Clone(k.lows[1:])
+	}
+}
+
+// diskResources are those whose state is on disk, one for each file.
+var diskResources = []string{"serviceexports", "clusterproperties", "namespaces", "servicecidrs"}
+
+// restore is what another process knows at first that finds the state on disk. A process that was killed may not have
+// written what it knew last.
+func (k *simKnown) restore(before *simKnown, killed bool, damaged string) {
+	from := before.low
+	for _, l := range before.lows {
+		if killed && time.Since(l.since) >= simWritten {
+			from = l.low
+		}
+	}
+	if killed && time.Since(before.lows[0].since) < simWritten {
+		from = map[string]int{}
+	}
+	for _, resource := range diskResources {
+		known := before.live[resource]
+		if resource == "serviceexports" {
+			known = before.synced
+		}
+		_, written := from[resource]
+		switch {
+		case resource == damaged:
+			continue
+		case known && written && (before.began.Add(simWritten).Before(time.Now()) || !killed):
+			k.disk[resource] = yes
+		default:
+			k.disk[resource] = perhaps
+		}
+		group := []string{resource}
+		if resource == "serviceexports" {
+			group = append(exportResources, "taken")
+		}
+		for _, r := range group {
+			k.low[r] = from[r]
+		}
+	}
+	if k.expire > 0 { // the last proof of life on disk may be old
+		k.forgotten, k.doubted = true, time.Now().Add(simSettled)
+	}
 }
 
 // exportsAre notes that all exports are known, as they were told or, if it was said that there are none, at that index.
@@ -159,7 +234,11 @@ func (k *simKnown) syncs() []bool {
 // stales are the possible answers to whether the source of exports is stale.
 func (k *simKnown) stales() []bool {
 	switch {
-	case k.gone(), !slices.Contains(k.syncs(), true):
+	case k.gone():
+		return []bool{false}
+	case !slices.Contains(k.syncs(), true) && k.disk["serviceexports"] == yes && !k.forgotten:
+		return []bool{true}
+	case !slices.Contains(k.syncs(), true) && k.disk["serviceexports"] == no:
 		return []bool{false}
 	case time.Now().Before(k.unsure) && k.silent() < k.stale+simNoticed, k.forgotten, !k.synced:
 		return []bool{true, false}
@@ -193,7 +272,7 @@ const simMostShards = 600
 // shards are what may be known of one service: each of its objects by itself can be in any state. With vague there is one
 // shard for each export and Service, with all states of all slices.
 func (k *simKnown) shards(key model.Key) (out []model.Shard, vague bool) {
-	if k.gone() || !slices.Contains(k.syncs(), true) {
+	if k.gone() || !slices.Contains(k.syncs(), true) && k.disk["serviceexports"] == no {
 		return []model.Shard{{}}, false
 	}
 	exports := possible(k, "serviceexports", func(c *model.Cluster) *model.Export { return entry(c.Exports, key) })
@@ -221,7 +300,7 @@ func (k *simKnown) shards(key model.Key) (out []model.Shard, vague bool) {
 	for _, versions := range all {
 		out = combine(out, versions, vague)
 	}
-	if k.forgotten || !k.synced {
+	if k.forgotten || !k.synced && k.disk["serviceexports"] != yes {
 		out = append(out, model.Shard{})
 	}
 	return out, vague
@@ -287,17 +366,16 @@ func clusterIPs(c *model.Cluster) (out []netip.Addr) {
 
 // possibleOf is all that a server may know when it is asked about a service.
 func possibleOf(c *model.Config, known []*simKnown, key model.Key) *model.Possible {
-	p := &model.Possible{Namespace: []bool{true}, Namespaces: []bool{false}, Ranges: [][]netip.Prefix{nil}, Taken: [][]netip.Addr{nil}}
+	p := &model.Possible{
+		Namespace: []bool{true}, Namespaces: []bool{false}, Restored: []bool{false}, Ranges: [][]netip.Prefix{nil}, Taken: [][]netip.Addr{nil},
+	}
 	p.Synced = []bool{true}
 	for i, k := range known {
 		shards, vague := k.shards(key)
 		p.Shards = append(p.Shards, shards)
 		p.Vague = p.Vague || vague
 		p.Stale = append(p.Stale, k.stales())
-		p.Drained = append(p.Drained, []bool{false})
-		if _, ok := k.low["clusterproperties"]; ok {
-			p.Drained[i] = possible(k, "clusterproperties", func(c *model.Cluster) bool { return c.Drained })
-		}
+		p.Drained = append(p.Drained, known1(k, "clusterproperties", "clusterproperties", false, func(c *model.Cluster) bool { return c.Drained }))
 		if syncs := k.syncs(); !slices.Contains(syncs, true) || !slices.Contains(p.Synced, true) {
 			p.Synced = []bool{false}
 		} else if len(syncs) == 2 {
@@ -310,23 +388,33 @@ func possibleOf(c *model.Config, known []*simKnown, key model.Key) *model.Possib
 	return p
 }
 
+// known1 is what may be known of one resource that stands in a file, or of what follows from it. otherwise is what counts
+// while nothing is known.
+func known1[T any](k *simKnown, file, resource string, otherwise T, f func(*model.Cluster) T) []T {
+	_, told := k.told.Delivered[resource]
+	switch {
+	case k.live[resource], k.disk[file] == yes:
+		return possible(k, resource, f)
+	case told, k.disk[file] == perhaps:
+		return append(possible(k, resource, f), otherwise)
+	default:
+		return []T{otherwise}
+	}
+}
+
 // possibleLocal adds what only the local cluster tells.
 func (k *simKnown) possibleLocal(p *model.Possible, key model.Key) {
-	if _, ok := k.low["namespaces"]; ok {
+	_, told := k.told.Delivered["namespaces"]
+	switch {
+	case k.live["namespaces"]:
 		p.Namespaces = []bool{true}
-		p.Namespace = possible(k, "namespaces", func(c *model.Cluster) bool { return c.Namespaces[key.Namespace] })
-	} else if _, ok := k.told.Delivered["namespaces"]; ok {
+	case told:
 		p.Namespaces = []bool{true, false}
-		p.Namespace = []bool{true, false}
 	}
-	if _, ok := k.low["servicecidrs"]; ok {
-		p.Ranges = possible(k, "servicecidrs", func(c *model.Cluster) []netip.Prefix { return c.Ranges })
-	} else if _, ok := k.told.Delivered["servicecidrs"]; ok {
-		p.Ranges = append(p.Ranges, possible(k, "servicecidrs", func(c *model.Cluster) []netip.Prefix { return c.Ranges })...)
+	if !k.live["namespaces"] {
+		p.Restored = [][]bool{{false}, {true, false}, {true}}[k.disk["namespaces"]]
 	}
-	if _, ok := k.low["taken"]; ok {
-		p.Taken = possible(k, "taken", clusterIPs)
-	} else if _, ok := k.told.Delivered["services"]; ok {
-		p.Taken = append(p.Taken, possible(k, "taken", clusterIPs)...)
-	}
+	p.Namespace = known1(k, "namespaces", "namespaces", true, func(c *model.Cluster) bool { return c.Namespaces[key.Namespace] })
+	p.Ranges = known1(k, "servicecidrs", "servicecidrs", nil, func(c *model.Cluster) []netip.Prefix { return c.Ranges })
+	p.Taken = known1(k, "serviceexports", "taken", nil, clusterIPs)
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,9 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/internal/model"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/state"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
@@ -48,6 +52,11 @@ type simulation struct {
 	server     *simServer
 	servers    int
 	faults     []simFault // that last
+	// folder is the one of the state on disk, "" for none; ended is what the last process knew when it ended.
+	folder  string
+	ended   []*simKnown
+	killed  bool
+	damaged map[*simCluster]string // the resource whose file is
 	// verbose writes down what happens.
 	verbose bool
 	trace   hash.Hash
@@ -160,6 +169,9 @@ func (s *simulation) run() {
 		s.clusters = append(s.clusters, newSimCluster(i, id, rand.New(rand.NewPCG(s.seed, uint64(i))), i == 0)) //nolint:gosec // no secret
 	}
 	s.setup = s.newSetup()
+	if s.chance(30) {
+		s.folder = s.newFolder()
+	}
 	if s.chance(50) { // some API servers are not there at the start
 		s.fault()
 	}
@@ -191,7 +203,7 @@ func (s *simulation) step() {
 		s.fault()
 	case n < 91:
 		s.reload()
-	case n < 92:
+	case n < 93:
 		s.restart()
 	default:
 		s.pass(time.Duration(s.rng.IntN(8)) * time.Second)
@@ -476,7 +488,7 @@ func (s *simulation) ask(q *model.Question) (model.Reply, bool) {
 // explain writes down what the model took for possible.
 func (s *simulation) explain(q *model.Question, p *model.Possible) {
 	s.logf("What may be known of %v: %s", q.Key, strings.Join(p.Uncertain(), ", "))
-	s.logf("  setup %s", strings.ReplaceAll(s.setup.stanza(), "\n", "; "))
+	s.logf("  setup %s", s.setup.line())
 	for i, k := range s.server.known {
 		s.logf("  %s: from change %v to %d; drained %v, stale %v; silent for %s; streams %v", k.cluster.id, k.low, len(k.cluster.history)-1, p.Drained[i], p.Stale[i], k.silent(), k.told.Streams)
 		for _, shard := range p.Shards[i] {
@@ -564,7 +576,7 @@ func (s *simulation) newSetup() simSetup {
 }
 
 // stanza writes the setup as a Corefile has it.
-func (p *simSetup) stanza() string {
+func (p *simSetup) stanza(folder string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "clusterset {\nlocal %s\n", p.members[0].cluster.id)
 	for _, m := range p.members {
@@ -583,6 +595,9 @@ func (p *simSetup) stanza() string {
 	if p.prefer != "" {
 		fmt.Fprintf(&b, "prefer %s\n", p.prefer)
 	}
+	if folder != "" {
+		fmt.Fprintf(&b, "state %s\n", folder)
+	}
 	if p.expire > 0 {
 		fmt.Fprintf(&b, "stale %s %s\n", p.stale, p.expire)
 	} else if p.stale > 0 {
@@ -597,6 +612,9 @@ func (p *simSetup) stanza() string {
 	b.WriteString("}\n")
 	return b.String()
 }
+
+// line writes it in one line.
+func (p *simSetup) line() string { return strings.ReplaceAll(p.stanza(""), "\n", "; ") }
 
 // model is the same setup as the model has it.
 func (p *simSetup) model() *model.Config {
@@ -624,7 +642,7 @@ func (p *simSetup) model() *model.Config {
 
 // begin starts a server with the current setup, beside the one that runs.
 func (s *simulation) begin() {
-	config, err := parseStanza(s.kubeconfig, s.setup.stanza())
+	config, err := parseStanza(s.kubeconfig, s.setup.stanza(s.folder))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -659,11 +677,17 @@ func (s *simulation) known(c *simCluster, token string, local bool) *simKnown {
 	if local {
 		expire = 0
 	}
-	return newSimKnown(c, token, cmp.Or(s.setup.stale, time.Minute), expire, before)
+	made := newSimKnown(c, token, cmp.Or(s.setup.stale, time.Minute), expire, before)
+	for _, k := range s.ended {
+		if k.cluster == c && before == nil && s.folder != "" {
+			made.restore(k, s.killed, s.damaged[c])
+		}
+	}
+	return made
 }
 
 func (s *simulation) start() {
-	s.note("start: %s", strings.ReplaceAll(s.setup.stanza(), "\n", "; "))
+	s.note("start: %s, state on disk %v", s.setup.line(), s.folder != "")
 	s.begin()
 	s.pass(time.Duration(s.rng.IntN(2000)) * time.Millisecond)
 }
@@ -682,20 +706,86 @@ func (s *simulation) reload() {
 		s.setup.members = slices.Clone(s.setup.members)
 		s.setup.members[s.rng.IntN(len(s.clusters))].login++
 	}
-	s.note("reload: %s", strings.ReplaceAll(s.setup.stanza(), "\n", "; "))
+	s.note("reload: %s", s.setup.line())
 	s.begin()
 	s.pass(0)
 }
 
-// restart ends the process and starts another.
+// restart ends the process, politely or not, and starts another.
 func (s *simulation) restart() {
 	s.simCounts.faults++
-	s.note("restart")
+	s.killed, s.damaged = s.chance(50), map[*simCluster]string{}
+	s.note("restart, killed %v", s.killed)
+	s.ended = s.server.known
+	if s.chance(60) {
+		s.outage()
+	}
+	folder := s.folder
+	if folder != "" && s.killed {
+		s.folder = s.newFolder()
+		if err := os.CopyFS(s.folder, os.DirFS(folder)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 	s.stop()
+	if folder != "" && s.chance(25) {
+		s.damage()
+	}
 	s.servers++
 	process = newStore()
 	s.begin()
 	s.pass(0)
+	for range 6 {
+		s.ask(s.question())
+	}
+}
+
+// outage takes most API servers away.
+func (s *simulation) outage() {
+	for _, c := range s.clusters {
+		if s.chance(75) {
+			s.lasting(c, "refused connections", time.Duration(5+s.rng.IntN(40))*time.Second, func(w *watchtest.Weather) { w.Refuse++ }, func(w *watchtest.Weather) { w.Refuse-- })
+			c.api.Drop(syscall.ECONNRESET)
+		}
+	}
+}
+
+// damage breaks a file of the state on disk.
+func (s *simulation) damage() {
+	c, kind := pick(s.rng, s.clusters), s.rng.IntN(len(diskResources))
+	s.damaged[c] = diskResources[kind]
+	s.note("%s: the state of %s on disk is damaged", c.id, diskResources[kind])
+	path := state.Path(s.folder, mcs.Source{Kind: []mcs.SourceKind{mcs.Exports, mcs.Properties, mcs.Namespaces, mcs.ServiceRanges}[kind], Cluster: topology.ClusterID(c.id)})
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return // there is none
+	}
+	if at := s.rng.IntN(len(text)); s.chance(50) {
+		text = text[:at]
+	} else {
+		text[at] ^= 1
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// newFolder makes a folder for the state on disk, in memory where that is possible.
+func (s *simulation) newFolder() string {
+	base := "/dev/shm"
+	if _, err := os.Stat(base); err != nil {
+		base = ""
+	}
+	dir, err := os.MkdirTemp(base, "simulation")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			s.t.Error(err)
+		}
+	})
+	return dir
 }
 
 func (s *simulation) stop() {
@@ -748,6 +838,7 @@ func TestSimulation(t *testing.T) {
 	step := uint64(1)
 	if text := os.Getenv(simWorker); text != "" {
 		runtime.GOMAXPROCS(1)
+		debug.SetGCPercent(400)
 		if _, err := fmt.Sscan(text, &step); err != nil {
 			t.Fatal(err)
 		}
