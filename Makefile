@@ -17,7 +17,7 @@ LINTER    = bin/golangci-lint
 LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 
 .DELETE_ON_ERROR:
-.PHONY: all help generate test unit e2e cases vectors demo bench propagation fuzz lint image clean gcc
+.PHONY: all help generate test unit e2e cases vectors demo bench propagation fuzz lint vulncheck image clean gcc
 
 all: ## Build the server, a static binary: bin/coredns
 	@echo "== build bin/coredns $(VERSION) (the first time: some minutes, for the dependencies)"
@@ -76,6 +76,15 @@ lint: $(LINTER) ## Check the source of both modules
 $(LINTER): tools/go.mod tools/go.sum
 	@echo "== build golangci-lint (once, about a minute)"
 	cd tools && $(GO_PLAIN) go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# No part of the tests: its database is fetched from vuln.go.dev, or from GOVULNDB (https://... or file:///...).
+vulncheck: bin/govulncheck ## Look for known vulnerabilities in what the server is made of (needs the network)
+	@$(GO_PLAIN) bin/govulncheck $(if $(GOVULNDB),-db $(GOVULNDB)) ./cmd/coredns || { code=$$?; [ $$code -eq 3 ] || \
+		echo "govulncheck did not get as far as an answer: is its database reachable? GOVULNDB names another" >&2; exit $$code; }
+
+bin/govulncheck: tools/go.mod tools/go.sum
+	@echo "== build govulncheck (once)"
+	cd tools && $(GO_PLAIN) go build -o ../$@ golang.org/x/vuln/cmd/govulncheck
 
 image: all ## Pack the binary into a container image (BUILDER, IMAGE, BASE)
 	$(BUILDER) build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(VERSION) -t $(IMAGE) .

@@ -17,12 +17,15 @@ type Scope struct {
 	Local topology.ClusterID
 	// Imports is true when ServiceImports are read too.
 	Imports bool
+	// Dynamic is true when members come and go: then it is not known who they are until that source has synced.
+	Dynamic bool
 }
 
 // Index holds the current facts of all members and turns them into Snapshots. It has one owner; only the Snapshots it
 // returns may be shared.
 type Index struct {
 	scope    Scope
+	members  map[topology.ClusterID]*Member
 	facts    map[string]map[string]*entry // by namespace, then name
 	dirty    map[ServiceKey]struct{}
 	unsynced []Source
@@ -64,6 +67,8 @@ const (
 	Nodes
 	Properties
 	ServiceRanges
+	// Members tell which clusters are members, where they come and go.
+	Members
 )
 
 // String returns a short name for logs.
@@ -79,6 +84,8 @@ func (k SourceKind) String() string {
 		return "nodes"
 	case ServiceRanges:
 		return "serviceranges"
+	case Members:
+		return "members"
 	default:
 		return "exports"
 	}
@@ -86,11 +93,14 @@ func (k SourceKind) String() string {
 
 // NewIndex returns an index without facts, in which every source of the scope has yet to sync.
 func NewIndex(scope Scope) *Index {
-	x := &Index{scope: scope, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true,
+	x := &Index{scope: scope, members: map[topology.ClusterID]*Member{}, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true,
 		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}, taken: map[netip.Addr]struct{}{}},
 		balanced: map[string]map[ServiceKey]int{}, claims: map[netip.Addr]map[ServiceKey]int{}}
 	for _, m := range scope.Members {
-		x.unsynced = append(x.unsynced, Source{Exports, m.ID})
+		x.AddMember(m, false)
+	}
+	if scope.Dynamic {
+		x.unsynced = append(x.unsynced, Source{Kind: Members})
 	}
 	if scope.Local != "" {
 		x.unsynced = append(x.unsynced, Source{Namespaces, scope.Local})
@@ -104,7 +114,7 @@ func NewIndex(scope Scope) *Index {
 // Apply replaces what a member says about a service; nil means that it says nothing any more. A cluster that is not of
 // the scope is ignored. It does not publish.
 func (x *Index) Apply(id topology.ClusterID, key ServiceKey, shard *Shard) {
-	m := x.member(id)
+	m := x.members[id]
 	if m == nil {
 		return
 	}
@@ -373,15 +383,6 @@ func (x *Index) exists(namespace string) bool {
 func (r Report) equal(o Report) bool {
 	return r.Conflicts == o.Conflicts && slices.Equal(r.NoService, o.NoService) && slices.Equal(r.InvalidType, o.InvalidType) &&
 		slices.Equal(r.Unusable, o.Unusable)
-}
-
-func (x *Index) member(id topology.ClusterID) *Member {
-	for i := range x.scope.Members {
-		if x.scope.Members[i].ID == id {
-			return &x.scope.Members[i]
-		}
-	}
-	return nil
 }
 
 // entry returns the entry of a service, a new one if create is set.

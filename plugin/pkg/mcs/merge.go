@@ -38,6 +38,11 @@ type Member struct {
 	Allow []netip.Prefix
 	// Namespaces are those that the member may export from, none: any.
 	Namespaces []string
+	// Refused is true for a cluster that is not taken for the one that it is called. Nothing of it counts.
+	Refused bool
+	// NoAddress is true for a remote member of which nobody says how its ClusterSetIP services are reached. It takes part in
+	// headless services only.
+	NoAddress bool
 }
 
 // allows reports whether the member may say an address.
@@ -212,6 +217,8 @@ func merge(key ServiceKey, exports []exported, imp *ImportShard, env around) (*S
 	valid := make([]exported, 0, len(exports))
 	for _, e := range exports {
 		switch {
+		case e.member.Refused:
+			report.Unusable = append(report.Unusable, Unusable{e.member.ID, WrongCluster})
 		case !e.member.mayExportFrom(key.Namespace):
 			report.Unusable = append(report.Unusable, Unusable{e.member.ID, ForeignNamespace})
 		case e.shard.Service == nil:
@@ -269,6 +276,8 @@ const (
 	NotAllowed UnusableReason = "not_allowed"
 	// ForeignNamespace means that it may not export from the namespace. Its export is as if it were not there.
 	ForeignNamespace UnusableReason = "namespace"
+	// WrongCluster means that it says that it is another cluster. Its exports are as if they were not there.
+	WrongCluster UnusableReason = "cluster_id"
 )
 
 // Clean reports whether there is nothing to say.
@@ -439,6 +448,9 @@ func count(from []*Slice, publishNotReady bool) (ready, total int, missing []*En
 func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr, UnusableReason) {
 	var addrs []netip.Addr
 	reason := NoAddress
+	if m.NoAddress {
+		return nil, reason
+	}
 	switch m.Address {
 	case AddressFixed:
 		addrs = slices.Clone(m.Gateway)

@@ -304,7 +304,7 @@ func TestTooManyRequestsIsRespected(t *testing.T) {
 					if r.status == http.StatusTooManyRequests {
 						refused = r.at
 					} else if !refused.IsZero() && r.watch == (tc.watch != "") {
-						if pause := r.at.Sub(refused); pause < 990*time.Millisecond || pause > 3*time.Second {
+						if pause := r.at.Sub(refused); pause < 900*time.Millisecond || pause > 3*time.Second {
 							t.Errorf("It was tried again after %s, want the second that the server asks for", pause)
 						}
 						return true
