@@ -269,7 +269,7 @@ func (s *simulation) fault() {
 	if s.chance(15) {
 		long += time.Duration(s.rng.IntN(100)) * time.Second
 	}
-	switch s.rng.IntN(17) {
+	switch s.rng.IntN(18) {
 	case 0:
 		s.lasting(c, "refused connections", long, func(w *watchtest.Weather) { w.Refuse++ }, func(w *watchtest.Weather) { w.Refuse-- })
 		c.api.Drop(syscall.ECONNRESET)
@@ -337,6 +337,8 @@ func (s *simulation) fault() {
 	case 15:
 		s.collapse(c)
 	case 16:
+		s.away(s.clusters[1+s.rng.IntN(len(s.clusters)-1)])
+	case 17:
 		d := time.Duration(20+s.rng.IntN(100)) * time.Second
 		s.note("the clock jumps by %s", d)
 		s.pass(d)
@@ -354,14 +356,39 @@ func (s *simulation) cold() {
 	s.simCounts.faults++
 	s.note("%s: restarts, and sends no %s at first", c.id, resource)
 	c.api.SetWeather(func(w *watchtest.Weather) { w.Cold = resource })
-	c.api.Compact()
-	c.api.Drop(io.EOF)
+	for _, r := range exportResources {
+		c.api.Expire(r)
+	}
 	for range 4 {
 		s.pass(2 * time.Second)
 		s.ask(s.question())
 		s.ask(s.question())
 	}
 	c.api.SetWeather(func(w *watchtest.Weather) { w.Cold = "" })
+}
+
+// away takes a cluster's API server away for so long that it becomes stale, or is forgotten, and asks for what it exports.
+func (s *simulation) away(c *simCluster) {
+	if s.server == nil {
+		return
+	}
+	d := cmp.Or(s.setup.stale, time.Minute)
+	if s.setup.expire > 0 && s.chance(50) {
+		d = s.setup.expire
+	}
+	d += 3 * simNoticed
+	if s.chance(50) {
+		s.lasting(c, "hanging", d, func(w *watchtest.Weather) { w.Hang++ }, func(w *watchtest.Weather) { w.Hang-- })
+	} else {
+		s.lasting(c, "refused connections", d, func(w *watchtest.Weather) { w.Refuse++ }, func(w *watchtest.Weather) { w.Refuse-- })
+		c.api.Drop(syscall.ECONNRESET)
+	}
+	s.pass(d - simNoticed)
+	for _, key := range slices.SortedFunc(maps.Keys(c.now().Exports), compareKeys) {
+		for _, q := range s.questions(key)[:3] {
+			s.ask(q)
+		}
+	}
 }
 
 // collapse takes most of a cluster away while nobody watches.
