@@ -3,12 +3,17 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
 
 // storesOf returns what the Reflectors write to, by resource.
@@ -110,6 +115,47 @@ func TestHoldInAFeed(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAListThatIsNotBelievedLeavesNoStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := watchtest.NewVirtual(1)
+		put := func(resource string, o runtime.Object) {
+			if _, err := server.Put(resource, o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put("serviceexports", export("shop", "a"))
+		put("services", service("shop", "a", "10.0.0.1"))
+		var addrs []string
+		for i := range 2 * collapseAtLeast {
+			addrs = append(addrs, fmt.Sprintf("10.8.0.%d", 1+i))
+		}
+		put("endpointslices", slice("shop", "s", "a", addrs...))
+		connection, err := NewConnection(&rest.Config{Host: "http://east", Transport: server, BearerToken: "we"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, _ := startWatcher(t, mcs.Exports, connection)
+		synctest.Wait()
+		server.SetWeather(func(w *watchtest.Weather) { w.Cold = "endpointslices" })
+		server.Compact()
+		server.Drop(io.EOF)
+		time.Sleep(holdFor / 2)
+		synctest.Wait()
+		if n := server.Client("we").Streams["endpointslices"]; n != 0 {
+			t.Errorf("There are %d streams of lists that are not believed", n)
+		}
+		if _, n := w.feed.size(); n != len(addrs) {
+			t.Errorf("There are %d endpoints, want %d", n, len(addrs))
+		}
+		server.SetWeather(func(w *watchtest.Weather) { w.Cold = "" })
+		time.Sleep(holdFor)
+		synctest.Wait()
+		if n := server.Client("we").Streams["endpointslices"]; n != 1 {
+			t.Errorf("There are %d streams in the end", n)
+		}
+	})
 }
 
 func TestWhatAWatchDeletesIsBelieved(t *testing.T) {

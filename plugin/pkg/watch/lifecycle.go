@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
@@ -139,7 +140,7 @@ func (w *Watcher) follow(ctx context.Context, stages []stage) {
 	running.Go(func() {
 		for _, st := range stages {
 			for _, r := range st {
-				running.Go(func() { w.reflector(r).RunWithContext(ctx) })
+				running.Go(func() { w.reflector(ctx, r).RunWithContext(ctx) })
 			}
 			for _, r := range st {
 				select {
@@ -154,8 +155,9 @@ func (w *Watcher) follow(ctx context.Context, stages []stage) {
 }
 
 // tend asks for a sign of life when there was none for a while. It returns when ctx ends, when a resource has gone, or
-// when the API server answers again after it did not: then everything is listed anew over the same facts, which is
-// faster than the Reflectors' own recovery and finds what a half-dead connection may have lost.
+// when the API server answers again after it did not, no matter whom: then everything is listed anew over the same facts,
+// which is faster than the Reflectors' own recovery and finds what a half-dead connection may have lost, or what an etcd
+// that was restored from a backup has forgotten. A Reflector that goes on from where it was would never hear of that.
 func (w *Watcher) tend(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -172,25 +174,23 @@ func (w *Watcher) tend(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		quiet := w.life.since()
-		if quiet < quietAfter {
-			failed = false
-			continue
+		answers := w.life.since() < quietAfter
+		if !answers {
+			if time.Since(asked) < askEvery {
+				continue
+			}
+			asked = time.Now()
+			answers = w.ask(ctx) == nil
+			if ctx.Err() != nil {
+				return
+			}
 		}
-		if time.Since(asked) < askEvery {
-			continue
-		}
-		asked = time.Now()
-		err := w.ask(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil && failed {
+		if answers && failed {
 			// Every server in the ClusterSet notices at the same moment that an API server which hung goes on.
 			sleep(ctx, rand.N(spreadOver))
 			return
 		}
-		failed = err != nil
+		failed = !answers
 	}
 }
 
@@ -203,7 +203,7 @@ func (w *Watcher) ask(ctx context.Context) error {
 }
 
 // reflector follows one resource. It observes every answer and failure on the way.
-func (w *Watcher) reflector(r resource) *cache.Reflector {
+func (w *Watcher) reflector(ctx context.Context, r resource) *cache.Reflector {
 	lists := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			r.store.start(ctx)
@@ -220,6 +220,10 @@ func (w *Watcher) reflector(r resource) *cache.Reflector {
 			if streamed && apierrors.IsInvalid(err) {
 				return stream, err // an older server that cannot stream lists: the Reflector lists instead
 			}
+			r.store.stream = nil
+			if streamed && err == nil {
+				r.store.stream = stream
+			}
 			w.observe(ctx, r.name, err)
 			return stream, err
 		},
@@ -227,7 +231,36 @@ func (w *Watcher) reflector(r resource) *cache.Reflector {
 	backoff := retry()
 	logger := logr.Discard()
 	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lists, r.client), nil, r.store,
-		cache.ReflectorOptions{Name: r.name, Backoff: &backoff, Logger: &logger})
+		cache.ReflectorOptions{Name: r.name, Backoff: &backoff, Logger: &logger, Clock: roundClock{after: until(ctx)}})
+}
+
+// roundClock is the real clock, but waiting ends with the round: a Reflector whose list was refused waits for nothing else
+// (client-go v0.37), and nobody wants to wait for that when a watch is closed.
+type roundClock struct {
+	clock.RealClock
+	after func(time.Duration) <-chan time.Time
+}
+
+// After implements clock.Clock.
+func (c roundClock) After(d time.Duration) <-chan time.Time { return c.after(d) }
+
+// until is time.After, but ends with ctx at the latest.
+func until(ctx context.Context) func(time.Duration) <-chan time.Time {
+	return func(d time.Duration) <-chan time.Time {
+		over := make(chan time.Time, 1)
+		end := func() {
+			select {
+			case over <- time.Now():
+			default:
+			}
+		}
+		stop := context.AfterFunc(ctx, end)
+		time.AfterFunc(d, func() {
+			stop()
+			end()
+		})
+		return over
+	}
 }
 
 // observe draws the conclusions from one answer of the API server.
@@ -373,8 +406,9 @@ type store struct {
 	// for resources that answers can do without; hold is then nil too.
 	remains func(items []any) (before, after int)
 	hold    *hold
-	// listed counts the objects of a streamed list.
+	// listed counts the objects of a streamed list, and stream is what it comes by.
 	listed int
+	stream watch.Interface
 	// complete is closed when the first full list has been passed on.
 	complete chan struct{}
 	once     sync.Once
@@ -426,8 +460,17 @@ func (s *store) Delete(obj any) error {
 	return nil
 }
 
-// Replace takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
+// Replace takes a full list. The Reflector does not stop the stream of one that is refused, so that is done here.
 func (s *store) Replace(objs []any, at string) error {
+	err := s.take(objs, at)
+	if err != nil && s.stream != nil {
+		s.stream.Stop()
+	}
+	return err
+}
+
+// take takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
+func (s *store) take(objs []any, at string) error {
 	s.note("list", len(objs))
 	if err := s.bound(max(len(objs), s.listed)); err != nil {
 		return err

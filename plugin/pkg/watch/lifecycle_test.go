@@ -306,7 +306,7 @@ func TestProofOfLife(t *testing.T) {
 		{"events are proof enough: nothing is asked", answers, seconds(10, 20, 30, 40, 50, 60), 61, nil, []State{Synced}},
 		{"after 15 s without one it asks, and again 15 s after each reply", answers, nil, 61, seconds(15, 30, 45, 60), []State{Synced}},
 		{"without a reply it asks every 10 s, and the source is stale after 60 s", fails, nil, 70, seconds(15, 25, 35, 45, 55, 65), []State{Synced, Stale}},
-		{"one event makes a stale source synced again", fails, seconds(63, 64), 80, seconds(15, 25, 35, 45, 55, 79), []State{Synced, Stale, Synced}},
+		{"one event makes a stale source synced again, and ends the round", fails, seconds(63, 64), 80, seconds(15, 25, 35, 45, 55), []State{Synced, Stale, Synced}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -324,6 +324,7 @@ func TestProofOfLife(t *testing.T) {
 				}()
 				go w.watchClock(ctx)
 				w.tend(ctx)
+				<-ctx.Done()
 				if !slices.Equal(f.asked, tc.asked) {
 					t.Errorf("Asked after %v, want %v", f.asked, tc.asked)
 				}
