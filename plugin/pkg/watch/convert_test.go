@@ -525,3 +525,46 @@ func harmless(a netip.Addr) bool {
 	}
 	return true
 }
+
+// FuzzExport decodes a ServiceExport and a Service as an API server may send them, and converts them.
+func FuzzExport(f *testing.F) {
+	f.Add([]byte(`{"metadata":{"namespace":"shop","name":"web","creationTimestamp":"2026-01-01T00:00:00Z","annotations":{"clusterset-dns.io/weight-percent":"50"}},"spec":{"exportedLabels":{"a":"b"},"exportedAnnotations":{"\"":"\\"}}}`),
+		[]byte(`{"metadata":{"namespace":"shop","name":"web"},"spec":{"clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1","fd00::1"],"ports":[{"name":"http","port":80}]},"status":{"loadBalancer":{"ingress":[{"hostname":"LB.example.org."},{"ip":"127.0.0.1"}]}}}`))
+	f.Add([]byte(`{"metadata":{"namespace":"SHOP","name":"a.b","annotations":{"clusterset-dns.io/weight-percent":"-1"}}}`), []byte(`{"spec":{"clusterIP":"None","ports":[{"port":70000,"protocol":"X"}]}}`))
+	f.Add([]byte(`{}`), []byte(`{"status":{"loadBalancer":{"ingress":[{"hostname":"localhost"},{"hostname":"..."}]}}}`))
+	f.Fuzz(func(t *testing.T, export, service []byte) {
+		var left rejections
+		c := left.converter()
+		e, s := new(mcsv1beta1.ServiceExport), new(corev1.Service)
+		if json.Unmarshal(export, e) == nil {
+			key, fact, ok := c.export(e)
+			if ok && (!topology.IsLabel(key.Namespace) || !topology.IsLabel(key.Name) || fact.WeightPercent > 100) {
+				t.Errorf("An export of %q with %d percent", key, fact.WeightPercent)
+			}
+		}
+		if json.Unmarshal(service, s) != nil {
+			return
+		}
+		spec := c.service(s)
+		for _, a := range append(spec.LoadBalancer, spec.ClusterIPs[:]...) {
+			if a.IsValid() && (a.Zone() != "" || !harmless(a)) {
+				t.Errorf("The address %v", a)
+			}
+		}
+		for _, host := range spec.LoadBalancerHosts {
+			if len(host) > maxHost || !strings.Contains(host, ".") || strings.HasSuffix(host, ".") {
+				t.Errorf("The host %q", host)
+			}
+		}
+		for _, p := range spec.Ports {
+			if p.Number == 0 || p.Name != "" && !topology.IsLabel(p.Name) {
+				t.Errorf("The port %+v", p)
+			}
+		}
+		for _, reason := range left {
+			if !slices.Contains(Rejections(), reason) {
+				t.Errorf("%q is no known reason", reason)
+			}
+		}
+	})
+}
