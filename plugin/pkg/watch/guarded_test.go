@@ -55,6 +55,7 @@ func newGuardedServer(t *testing.T, accepts ...string) *guardedServer {
 	g.tls.Config.ErrorLog = nil
 	g.tls.StartTLS()
 	t.Cleanup(func() {
+		_ = g.tls.Listener.Close() // first: nobody must come back in between
 		g.tls.CloseClientConnections()
 		g.tls.Close()
 	})

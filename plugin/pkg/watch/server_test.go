@@ -3,6 +3,7 @@ package watch
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -45,10 +46,7 @@ func newAPIServer(t *testing.T) *apiServer {
 	t.Helper()
 	s := &apiServer{t: t, versions: []string{"v1beta1"}, fail: map[string]int{}, objects: map[string][]apiItem{}, changed: make(chan struct{}), asked: map[string]int{}}
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
-	t.Cleanup(func() {
-		s.http.CloseClientConnections()
-		s.http.Close()
-	})
+	t.Cleanup(func() { s.stop() })
 	return s
 }
 
@@ -257,9 +255,13 @@ func (s *apiServer) refuse(w http.ResponseWriter, status int) {
 	}
 }
 
-// restartable is an API server whose port can be closed and opened again.
+// stop closes the port, which start opens again. The listener goes first: a client that comes back in between would keep
+// Close waiting for ever.
 func (s *apiServer) stop() (addr string) {
 	addr = s.http.Listener.Addr().String()
+	if err := s.http.Listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		s.t.Error(err)
+	}
 	s.http.CloseClientConnections()
 	s.http.Close()
 	return addr

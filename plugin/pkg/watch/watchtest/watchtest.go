@@ -50,6 +50,8 @@ func Start(tb testing.TB) *Server {
 	s := &Server{resources: map[string]*resource{}, changed: make(chan struct{}), version: 1}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	tb.Cleanup(func() {
+		// The listener goes first: a client that comes back in between would keep Close waiting for ever.
+		_ = s.Listener.Close() // a test may have closed it
 		s.CloseClientConnections()
 		s.Close()
 	})
