@@ -717,8 +717,8 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 		}
 		r.client.Streams[r.resource]++
 		r.client.Answered[r.resource], r.client.Proved[r.resource] = time.Now(), time.Now()
-		if !r.stream && r.whole() {
-			r.client.Delivered[r.resource] = st.told
+		if !r.stream {
+			st.delivered()
 		}
 		reply := respond(r.Request, http.StatusOK, nil)
 		reply.Body, reply.ContentLength = st, -1
@@ -752,8 +752,8 @@ func (st *stream) Read(p []byte) (int, error) {
 		case len(st.buffer) > 0:
 			n := copy(p, st.buffer)
 			if st.buffer = st.buffer[n:]; len(st.buffer) == 0 && st.r.whole() {
+				st.delivered()
 				c := st.r.client
-				c.Delivered[st.r.resource] = st.told
 				c.Answered[st.r.resource], c.Proved[st.r.resource] = time.Now(), time.Now()
 			}
 			return n, nil
@@ -835,8 +835,15 @@ func (st *stream) fill(now time.Time) {
 		st.mark(v.version, false)
 		st.bookmark = now.Add(bookmarkEvery)
 	}
-	if len(st.buffer) == 0 && st.r.whole() {
-		st.r.client.Delivered[s.resource] = st.told
+	if len(st.buffer) == 0 {
+		st.delivered()
+	}
+}
+
+// delivered notes how far the client has been told. One that began in the future has missed what was before.
+func (st *stream) delivered() {
+	if st.r.whole() && st.future == 0 {
+		st.r.client.Delivered[st.r.resource] = st.told
 	}
 }
 
