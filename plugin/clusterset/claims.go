@@ -41,6 +41,13 @@ func disagrees(id topology.ClusterID, claimed string) bool {
 	return err != nil || parsed != id
 }
 
+// disagree reports whether a cluster has said that it is another one.
+func (c *claims) disagree(id topology.ClusterID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return disagrees(id, c.last[id])
+}
+
 // forget drops what a cluster said that is no member any more.
 func (c *claims) forget(id topology.ClusterID) {
 	c.mu.Lock()

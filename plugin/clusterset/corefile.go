@@ -2,7 +2,6 @@ package clusterset
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/corefile"
-	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 )
@@ -25,10 +23,9 @@ import (
 // Defaults of the stanza.
 const (
 	defaultZone = "clusterset.local."
-	defaultTTL  = 5    // seconds, as in CoreDNS's kubernetes plugin
-	maxTTL      = 3600 // seconds, likewise
-	maxAnswers  = 4096 // what a DNS message can hold
-	maxWeight   = 65535
+	defaultTTL  = 5                // seconds, as in CoreDNS's kubernetes plugin
+	maxTTL      = 3600             // seconds, likewise
+	maxAnswers  = 4096             // what a DNS message can hold
 	minStale    = 20 * time.Second // a quiet API server is asked every 15 seconds, and has 5 to reply
 	maxStale    = 365 * 24 * time.Hour
 )
@@ -39,6 +36,7 @@ type config struct {
 	local       topology.ClusterID
 	members     []member
 	imports     *watch.Connection // nil without `serviceimports`
+	dynamic     *rosterSpec       // nil without `clusters`
 	policy      *balance.Policy
 	ttl         uint32 // seconds
 	ignoreEmpty bool
@@ -47,16 +45,6 @@ type config struct {
 	// never.
 	stale, expire time.Duration
 	state         string // the folder of the last known state, "" for none
-}
-
-// member is one `cluster` property.
-type member struct {
-	mcs.Member
-	connection watch.Connection
-	region     string // "" means: from the Nodes' labels
-	weight     *int   // nil means: the number of ready endpoints
-	hasAddress bool
-	line       int
 }
 
 // parser reads the stanza. Errors name file, line and property, and say what would be right.
@@ -111,7 +99,7 @@ func (p *parser) stanza() error {
 func (p *parser) block(line func(name string) error) error { return corefile.Block(p.Controller, line) }
 
 // properties lists what a stanza may hold, for the error about everything else.
-const properties = "local, cluster, serviceimports, prefer, answer, max_answers, panic, stale, state, ttl, ignore, fallthrough"
+const properties = "local, cluster, clusters, serviceimports, prefer, answer, max_answers, panic, stale, state, ttl, ignore, fallthrough"
 
 func (p *parser) property(name string) error {
 	if first := p.seen[name]; name != "cluster" && first > 0 {
@@ -123,6 +111,8 @@ func (p *parser) property(name string) error {
 		return p.parseLocal()
 	case "cluster":
 		return p.parseCluster()
+	case "clusters":
+		return p.parseClusters()
 	case "serviceimports":
 		return p.parseImports()
 	case "prefer":
@@ -215,24 +205,51 @@ func (p *parser) parseStale() error {
 	return nil
 }
 
-// parseState looks at the folder, since nobody would notice one that cannot be used before it is needed.
 func (p *parser) parseState() error {
 	dir, err := p.one("state", "a folder for the last known state")
 	if err != nil {
 		return err
 	}
+	p.state, err = p.folder("state", dir)
+	return err
+}
+
+// folder looks at a folder, since nobody would notice one that cannot be used before it is needed.
+func (p *parser) folder(property, dir string) (string, error) {
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(dnsserver.GetConfig(p.Controller).Root, dir)
 	}
 	info, err := os.Stat(dir)
 	switch {
 	case err != nil:
-		return p.Errf("'state': %v: make the folder, or mount a volume there", err)
+		return "", p.Errf("'%s': %v: make the folder, or mount a volume there", property, err)
 	case !info.IsDir():
-		return p.Errf("'state %s' is no folder: name one that this process may write to", dir)
+		return "", p.Errf("'%s %s' is no folder: name one", property, dir)
 	}
-	p.state = dir
-	return nil
+	return dir, nil
+}
+
+const clustersHelp = "use 'clusters secrets NAMESPACE [SELECTOR]' or 'clusters directory DIR'"
+
+func (p *parser) parseClusters() error {
+	args := p.RemainingArgs()
+	switch {
+	case len(args) == 2 && args[0] == "directory":
+		dir, err := p.folder("clusters directory", args[1])
+		p.dynamic = &rosterSpec{dir: dir}
+		return err
+	case (len(args) == 2 || len(args) == 3) && args[0] == "secrets":
+		if !topology.IsLabel(args[1]) {
+			return p.Errf("'clusters secrets %s': that is no name of a namespace: %s", args[1], clustersHelp)
+		}
+		p.dynamic = &rosterSpec{namespace: args[1], selector: strings.Join(args[2:], "")}
+		if err := watch.CheckSelector(p.dynamic.selector); err != nil {
+			return p.Errf("'clusters secrets %s %s': %v", args[1], args[2], err)
+		}
+		return nil
+	default:
+		return p.Errf("'clusters %s': %s", strings.Join(args, " "), clustersHelp)
+	}
 }
 
 // preferLabels are the words of `prefer`, from narrow to broad.
@@ -311,99 +328,18 @@ func (p *parser) parseCluster() error {
 			return p.Errf("property '%s' of cluster %s is given twice: remove one", name, id)
 		}
 		given[name] = true
-		return p.clusterProperty(&m, name)
+		if err := m.set(name, p.RemainingArgs()); err != nil {
+			return p.Errf("%v", err)
+		}
+		return nil
 	})
 	p.members = append(p.members, m)
 	return err
 }
 
-func (p *parser) clusterProperty(m *member, name string) error {
-	switch name {
-	case "address":
-		return p.parseAddress(m)
-	case "region":
-		region, err := p.one(name, "the name of a region")
-		m.region = region
-		return err
-	case "weight":
-		n, err := p.number(name, "shares", 0, maxWeight)
-		m.weight = &n
-		return err
-	case "allow":
-		return p.parseAllow(m)
-	case "namespaces":
-		return p.parseNamespaces(m)
-	default:
-		return p.Errf("unknown property '%s' of cluster %s: use one of address, region, weight, allow, namespaces", name, m.ID)
-	}
-}
-
-func (p *parser) parseAllow(m *member) error {
-	args := p.RemainingArgs()
-	if len(args) == 0 {
-		return p.Errf("'allow' of cluster %s needs the ranges in which its addresses may lie: allow CIDR...", m.ID)
-	}
-	for _, arg := range args {
-		prefix, err := netip.ParsePrefix(arg)
-		if err != nil || prefix.Addr().Is4In6() {
-			return p.Errf("'allow %s' of cluster %s: use ranges such as 10.0.0.0/8 or fd00::/8", arg, m.ID)
-		}
-		m.Allow = append(m.Allow, prefix.Masked())
-	}
-	return nil
-}
-
-func (p *parser) parseNamespaces(m *member) error {
-	args := p.RemainingArgs()
-	if len(args) == 0 {
-		return p.Errf("'namespaces' of cluster %s needs those that it may export from: namespaces NAME...", m.ID)
-	}
-	for _, arg := range args {
-		if !topology.IsLabel(arg) {
-			return p.Errf("'namespaces %s' of cluster %s: that is no name of a namespace", arg, m.ID)
-		}
-	}
-	m.Namespaces = args
-	return nil
-}
-
-// addressChoice explains what only the operator can know.
-const addressChoice = "clusterip (service networks are routed between the clusters and disjoint), loadbalancer (the Service's load balancer), " +
-	"endpoints [any_port] (pod networks are flat), or the IP addresses of a gateway in front of the cluster"
-
-func (p *parser) parseAddress(m *member) error {
-	args := p.RemainingArgs()
-	m.hasAddress = true
-	kinds := map[string]mcs.AddressKind{
-		"clusterip": mcs.AddressClusterIP, "loadbalancer": mcs.AddressLoadBalancer, "endpoints": mcs.AddressEndpoints,
-	}
-	if len(args) == 2 && args[0] == "endpoints" && args[1] == "any_port" {
-		m.Address, m.AnyPort = mcs.AddressEndpoints, true
-		return nil
-	}
-	if len(args) == 1 {
-		if kind, ok := kinds[args[0]]; ok {
-			m.Address = kind
-			return nil
-		}
-	}
-	if len(args) == 0 {
-		return p.Errf("'address' of cluster %s needs one of: %s", m.ID, addressChoice)
-	}
-	m.Address = mcs.AddressFixed
-	for _, arg := range args {
-		a, err := netip.ParseAddr(arg)
-		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
-			return p.Errf("'address %s' of cluster %s: use %s", arg, m.ID, addressChoice)
-		}
-		m.Gateway = append(m.Gateway, a.Unmap())
-	}
-	return nil
-}
-
 // check looks at what only the whole stanza can tell.
 func (p *parser) check() error {
-	if len(p.members) == 0 && p.seen["serviceimports"] == 0 {
+	if len(p.members) == 0 && p.seen["serviceimports"] == 0 && p.dynamic == nil {
 		return p.Err("no 'cluster' and no 'serviceimports': there is nothing to answer from, so add one")
 	}
 	at := slices.IndexFunc(p.members, func(m member) bool { return m.ID == p.local })
@@ -416,19 +352,29 @@ func (p *parser) check() error {
 			return p.errorIn(m.line, "cluster %s needs an 'address': how do clients of this server reach its services? Use %s", m.ID, addressChoice)
 		}
 	}
-	if !p.importsHere {
-		return nil
+	var err error
+	if p.importsHere {
+		if p.imports, err = p.here("serviceimports", at); err != nil {
+			return err
+		}
 	}
+	if p.dynamic != nil && p.dynamic.dir == "" {
+		p.dynamic.connection, err = p.here("clusters", at)
+	}
+	return err
+}
+
+// here returns the connection to the API server of the local cluster, which stands at a place among the members, or, where
+// none is named, of the cluster that this process runs in.
+func (p *parser) here(property string, at int) (*watch.Connection, error) {
 	if at >= 0 {
-		p.imports = &p.members[at].connection
-		return nil
+		return &p.members[at].connection, nil
 	}
 	connection, err := watch.InCluster()
 	if err != nil {
-		return p.errorIn(p.seen["serviceimports"], "'serviceimports': %v", err)
+		return nil, p.errorIn(p.seen[property], "'%s': %v", property, err)
 	}
-	p.imports = &connection
-	return nil
+	return &connection, nil
 }
 
 // errorIn is Errf for a line that has been read already.

@@ -73,7 +73,13 @@ func TestMalformedStanzas(t *testing.T) {
 		{"a zone that is none", "clusterset a..b {\n cluster east KC\n}", 1, []string{`zone "a..b" is no domain name`, "use one such as clusterset.local."}},
 		{"the root zone", "clusterset . {\n cluster east KC\n}", 1, []string{`zone "."`, "every name", "use one such as clusterset.local."}},
 		{"two stanzas", "clusterset {\n local east\n cluster east KC\n}\nclusterset {\n cluster west KC\n}", 5, []string{"second stanza", "once per Server Block", "write both as one"}},
-		{"an unknown property", "clusterset {\n clusters east\n}", 2, []string{"unknown property 'clusters'", "use one of local, cluster, serviceimports"}},
+		{"an unknown property", "clusterset {\n klusters east\n}", 2, []string{"unknown property 'klusters'", "use one of local, cluster, clusters, serviceimports"}},
+		{"clusters of an unknown kind", "clusterset {\n clusters east\n}", 2, []string{"'clusters east'", "use 'clusters secrets NAMESPACE [SELECTOR]' or 'clusters directory DIR'"}},
+		{"clusters of a namespace that is none", "clusterset {\n clusters secrets a.b\n}", 2, []string{"'clusters secrets a.b'", "no name of a namespace"}},
+		{"clusters of a selector that is none", "clusterset {\n clusters secrets members a=b=c\n}", 2, []string{"'clusters secrets members a=b=c'"}},
+		{"clusters of Secrets, and this is no pod", "clusterset {\n clusters secrets members\n}", 2, []string{"'clusters'", "a KUBECONFIG is needed"}},
+		{"clusters of a folder that is not there", "clusterset {\n clusters directory KC-none\n}", 2, []string{"'clusters directory'", "no such file", "make the folder"}},
+		{"clusters twice", "clusterset {\n clusters directory DIR\n clusters directory DIR\n}", 3, []string{"'clusters' is given twice"}},
 		{"a property of the other level", "clusterset {\n address clusterip\n}", 2, []string{"unknown property 'address'", "use one of local"}},
 		{"a property in upper case", "clusterset {\n TTL 5\n}", 2, []string{"unknown property 'TTL'", "ttl"}},
 		{"an empty property", "clusterset {\n \"\" 5\n}", 2, []string{"unknown property ''", "use one of local"}},
@@ -112,10 +118,10 @@ func TestMalformedStanzas(t *testing.T) {
 		{"region without a name", "clusterset {\n cluster east KC {\n  region\n }\n}", 3, []string{"'region' takes the name of a region"}},
 		{"region with two names", "clusterset {\n cluster east KC {\n  region a b\n }\n}", 3, []string{"'region' takes the name of a region", "got 2 arguments"}},
 		{"a block within a cluster's block", "clusterset {\n cluster east KC {\n  region r {\n  }\n }\n}", 3, []string{`unexpected "{" after 'region'`}},
-		{"allow without a range", "clusterset {\n cluster east KC {\n  allow\n }\n}", 3, []string{"'allow' of cluster east needs the ranges", "allow CIDR..."}},
+		{"allow without a range", "clusterset {\n cluster east KC {\n  allow\n }\n}", 3, []string{"'allow' of cluster east needs one range", "such as 10.0.0.0/8"}},
 		{"allow with an address", "clusterset {\n cluster east KC {\n  allow 10.0.0.0/8 10.1.2.3\n }\n}", 3, []string{"'allow 10.1.2.3' of cluster east", "such as 10.0.0.0/8"}},
 		{"allow with IPv4 in IPv6's clothes", "clusterset {\n cluster east KC {\n  allow ::ffff:10.0.0.0/104\n }\n}", 3, []string{"'allow ::ffff:10.0.0.0/104'", "such as 10.0.0.0/8"}},
-		{"namespaces without a name", "clusterset {\n cluster east KC {\n  namespaces\n }\n}", 3, []string{"'namespaces' of cluster east needs those that it may export from"}},
+		{"namespaces without a name", "clusterset {\n cluster east KC {\n  namespaces\n }\n}", 3, []string{"'namespaces' of cluster east needs the names of those"}},
 		{"namespaces with a name that is none", "clusterset {\n cluster east KC {\n  namespaces shop sh.op\n }\n}", 3, []string{"'namespaces sh.op' of cluster east", "no name of a namespace"}},
 		{"stale without a duration", "clusterset {\n stale\n}", 2, []string{"'stale' takes DURATION [EXPIRE]"}},
 		{"stale with three", "clusterset {\n stale 60s 1h 2h\n}", 2, []string{"'stale' takes DURATION [EXPIRE]", "got 3 arguments"}},
@@ -153,7 +159,7 @@ func TestMalformedStanzas(t *testing.T) {
 	}
 	for _, tc := range rows {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := parseStanza(path, tc.stanza)
+			got, err := parseStanza(path, strings.ReplaceAll(tc.stanza, "DIR", filepath.Dir(path)))
 			if err == nil {
 				t.Fatalf("It was accepted: %+v", got)
 			}
@@ -209,6 +215,9 @@ func sketchConfig(c *config) []string {
 	if c.imports != nil {
 		line("imports")
 	}
+	if d := c.dynamic; d != nil {
+		line("clusters %s %q %q %v", filepath.Base(d.dir), d.namespace, d.selector, d.connection != nil)
+	}
 	if policy := *c.policy; policy.Answer != balance.One || policy.Prefer != balance.ByDefault || policy.MaxAnswers != 0 || policy.Panic != 0 {
 		line("policy %+v", policy)
 	}
@@ -259,6 +268,8 @@ func TestWellFormedStanzas(t *testing.T) {
 		{"stale, and never forgotten", "clusterset {\n local east\n cluster east KC\n stale 2m\n}", []string{zone, "local east", "cluster east clusterip", "stale 2m0s 0s"}},
 		{"stale, then forgotten", "clusterset {\n local east\n cluster east KC\n stale 60s 24h\n}", []string{zone, "local east", "cluster east clusterip", "stale 1m0s 24h0m0s"}},
 		{"a folder for the state", "clusterset {\n local east\n cluster east KC\n state " + filepath.Dir(path) + "\n}", []string{zone, "local east", "cluster east clusterip", "state " + filepath.Base(filepath.Dir(path))}},
+		{"clusters of Secrets, read by the local connection", "clusterset {\n clusters secrets members role=member,!old\n local east\n cluster east KC\n}", []string{zone, "local east", "cluster east clusterip", `clusters . "members" "role=member,!old" true`}},
+		{"clusters of a folder, and nothing else", "clusterset {\n clusters directory " + filepath.Dir(path) + "\n}", []string{zone, "clusters " + filepath.Base(filepath.Dir(path)) + ` "" "" false`}},
 		{"the least and the largest ttl", "clusterset {\n local east\n cluster east KC\n ttl 3600\n}", []string{zone, "local east", "cluster east clusterip", "ttl 3600"}},
 		{"ttl 0", "clusterset {\n local east\n cluster east KC\n ttl 0\n}", []string{zone, "local east", "cluster east clusterip", "ttl 0"}},
 		{"ignore empty_service", "clusterset {\n local east\n cluster east KC\n ignore empty_service\n}", []string{zone, "local east", "cluster east clusterip", "ignore empty"}},
@@ -319,7 +330,7 @@ func FuzzCorefile(f *testing.F) {
 		if len(c.zones) == 0 { // no stanza at all
 			return
 		}
-		if c.ttl > maxTTL || len(c.members) == 0 && c.imports == nil {
+		if c.ttl > maxTTL || len(c.members) == 0 && c.imports == nil && c.dynamic == nil {
 			t.Errorf("Accepted: %+v", c)
 		}
 		seen := map[topology.ClusterID]bool{}

@@ -108,6 +108,10 @@ var (
 		"Time since the last proof of life of a cluster's API server.", memberLabels, nil)
 	describeServices = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_services"),
 		"Services held of a cluster.", memberLabels, nil)
+	describeDynamic = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "dynamic_members"),
+		"Members that were added while the server runs.", nil, nil)
+	describeRefused = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "refused_members"),
+		"Descriptions of members that are not used, by reason (id, kubeconfig, setting, duplicate, too_many).", []string{"reason"}, nil)
 	describeEndpoints = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "member_endpoints"),
 		"Endpoint addresses held of a cluster.", memberLabels, nil)
 	describeExpiry = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "credential_expiry_timestamp_seconds"),
@@ -123,12 +127,15 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- describeAge
 	ch <- describeServices
 	ch <- describeEndpoints
+	ch <- describeDynamic
+	ch <- describeRefused
 	ch <- describeExpiry
 	ch <- describeInsecure
 }
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(ch chan<- prometheus.Metric) {
+	collectRosters(ch)
 	type id struct{ name, kind string }
 	seen := map[id]bool{}
 	process.sources(func(name string, kind mcs.SourceKind, st watch.Status) {
@@ -163,6 +170,26 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(describeEndpoints, float64(st.Endpoints))
 		}
 	})
+}
+
+// collectRosters tells of the members that come and go, where there can be some.
+func collectRosters(ch chan<- prometheus.Metric) {
+	members, refused, followed := 0, map[refusal]int{}, false
+	for _, r := range process.allRosters() {
+		followed = true
+		n, why := r.counts()
+		members += n
+		for reason, count := range why {
+			refused[reason] += count
+		}
+	}
+	if !followed {
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(describeDynamic, prometheus.GaugeValue, float64(members))
+	for _, reason := range refusals() {
+		ch <- prometheus.MustNewConstMetric(describeRefused, prometheus.GaugeValue, float64(refused[reason]), string(reason))
+	}
 }
 
 // observer turns what watchers report into metrics and, on transitions only, log lines.

@@ -2,6 +2,7 @@ package clusterset
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,8 +27,15 @@ type store struct {
 
 	worlds *lease.Pool[*leased]
 
-	mu       sync.Mutex // guards watchers; taken under the lock of the worlds
+	mu       sync.Mutex // guards what follows; taken under the lock of the worlds, and under that of a roster
 	watchers map[watcherKey]*shared
+	rosters  map[string]*sharedRoster
+}
+
+// sharedRoster is a roster with a count of the worlds that use it.
+type sharedRoster struct {
+	*roster
+	users int
 }
 
 // shared is a source with a count of the worlds that use it.
@@ -43,6 +51,8 @@ type watcherKey struct {
 	connection    string
 	stale, expire time.Duration
 	state         string
+	// region is true when it is read from the Nodes.
+	region bool
 }
 
 // source is a watcher and what goes along with it.
@@ -59,7 +69,12 @@ type source struct {
 // leased is a world and the sources that feed it.
 type leased struct {
 	*world
+	store    *store
+	config   *config
 	watchers []watcherKey
+	// roster is nil where no member can come. dynamic are the watchers of those that have; only the roster changes it.
+	roster  *sharedRoster
+	dynamic map[topology.ClusterID][]watcherKey
 }
 
 // process is the store of this process.
@@ -69,20 +84,26 @@ var process = newStore()
 const remoteGrace = 5 * time.Second
 
 func newStore() *store {
-	s := &store{started: time.Now(), watchers: map[watcherKey]*shared{}}
+	s := &store{started: time.Now(), watchers: map[watcherKey]*shared{}, rosters: map[string]*sharedRoster{}}
 	s.worlds = lease.NewPool(s.end)
 	return s
 }
 
 // newWorld makes a world and subscribes it to its sources. What those know already is in its first snapshot.
 func (s *store) newWorld(c *config) (*leased, error) {
-	scope := mcs.Scope{Local: c.local, Imports: c.imports != nil}
+	scope := mcs.Scope{Local: c.local, Imports: c.imports != nil, Dynamic: c.dynamic != nil}
 	for i := range c.members {
 		scope.Members = append(scope.Members, c.members[i].Member)
 	}
-	l := &leased{world: newWorld(scope)}
+	l := &leased{world: newWorld(scope), store: s, config: c, dynamic: map[topology.ClusterID][]watcherKey{}}
 	for _, u := range uses(c) {
 		if err := s.feed(l, u); err != nil {
+			s.end(l)
+			return nil, err
+		}
+	}
+	if c.dynamic != nil {
+		if err := s.enrol(l, c.dynamic); err != nil {
 			s.end(l)
 			return nil, err
 		}
@@ -103,7 +124,7 @@ type use struct {
 }
 
 func (u *use) key() watcherKey {
-	return watcherKey{u.Kind, u.Cluster, u.Connection.Key, u.StaleAfter, u.ExpireAfter, u.state}
+	return watcherKey{u.Kind, u.Cluster, u.Connection.Key, u.StaleAfter, u.ExpireAfter, u.state, u.member != nil && u.member.region == ""}
 }
 
 // uses lists the sources of a configuration. The local cluster is never given up on: its API server being away says
@@ -119,8 +140,7 @@ func uses(c *config) []use {
 	for i := range c.members {
 		m := &c.members[i]
 		if m.ID != c.local {
-			add(mcs.Exports, m.ID, m.connection, c.expire, m)
-			add(mcs.Properties, m.ID, m.connection, 0, nil)
+			out = append(out, c.remote(m)...)
 			continue
 		}
 		local = m.connection.Key
@@ -138,6 +158,14 @@ func uses(c *config) []use {
 		add(mcs.Imports, "", *c.imports, c.expire, nil)
 	}
 	return out
+}
+
+// remote lists the sources of a member that is not the local one.
+func (c *config) remote(m *member) []use {
+	spec := watch.Spec{Kind: mcs.Exports, Cluster: m.ID, Connection: m.connection, Observer: observer{}, StaleAfter: c.stale, ExpireAfter: c.expire}
+	about := spec
+	about.Kind, about.ExpireAfter = mcs.Properties, 0
+	return []use{{spec, m, false, c.state}, {about, nil, false, c.state}}
 }
 
 // feed subscribes a world to a source, which is started if it is not there.
@@ -161,8 +189,11 @@ func (s *store) feed(l *leased, u use) error {
 		w.TellServiceAddresses()
 	}
 	w.users++
+	// A member whose settings change keeps its watcher: then the world has it twice for a moment.
+	if !slices.Contains(l.watchers, key) {
+		w.Subscribe(l.world)
+	}
 	l.watchers = append(l.watchers, key)
-	w.Subscribe(l.world)
 	if w.front != nil {
 		l.front = w.front
 	}
@@ -201,25 +232,34 @@ func newSource(w *watch.Watcher, u *use) *source {
 
 // end closes a world and every watcher that only it used.
 func (s *store) end(l *leased) {
+	s.strike(l)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, key := range l.watchers {
 		s.watchers[key].Unsubscribe(l.world)
 	}
 	l.close()
-	for _, key := range l.watchers {
-		w := s.watchers[key]
-		if w.users--; w.users == 0 {
-			delete(s.watchers, key)
-			w.stop()
-			w.Close()
-			left := s.named(w.name)
-			if !left {
-				s.claims.forget(key.cluster)
-			}
-			forgetSource(w.name, left)
-		}
+	for _, key := range slices.Clone(l.watchers) {
+		s.drop(l, key)
 	}
+}
+
+// drop gives back one use of a watcher, and closes it after the last.
+func (s *store) drop(l *leased, key watcherKey) {
+	at := slices.Index(l.watchers, key)
+	l.watchers = slices.Delete(l.watchers, at, at+1)
+	w := s.watchers[key]
+	if w.users--; w.users > 0 {
+		return
+	}
+	delete(s.watchers, key)
+	w.stop()
+	w.Close()
+	left := s.named(w.name)
+	if !left {
+		s.claims.forget(key.cluster)
+	}
+	forgetSource(w.name, left)
 }
 
 // named reports whether a source of that name is left.
@@ -269,6 +309,9 @@ func worldKey(c *config) string {
 	}
 	if c.imports != nil {
 		fmt.Fprintf(&b, "serviceimports %s\n", c.imports.Key)
+	}
+	if c.dynamic != nil {
+		fmt.Fprintf(&b, "clusters %s\n", c.dynamic.key())
 	}
 	return b.String()
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -107,6 +108,13 @@ func (c *conditions) setRegion(id topology.ClusterID, region string) {
 	c.change(func(next *condition) bool { return set(&next.regions, id, region) })
 }
 
+// forget drops all that is known of a cluster.
+func (c *conditions) forget(id topology.ClusterID) {
+	c.setStale(id, false)
+	c.setDrained(id, false)
+	c.setRegion(id, "")
+}
+
 // set replaces a map by a copy with one more value; it reports whether that makes a difference.
 func set[V comparable](m *map[topology.ClusterID]V, id topology.ClusterID, value V) bool {
 	if (*m)[id] == value {
@@ -142,6 +150,7 @@ type viewOf struct {
 	balance.View
 	health    *health.Snapshot
 	condition *condition
+	dynamic   *[]member
 }
 
 func (v *viewCache) current(c *Clusterset) *balance.View {
@@ -149,11 +158,15 @@ func (v *viewCache) current(c *Clusterset) *balance.View {
 	if c.healther != nil {
 		h = c.healther.Health()
 	}
-	condition := process.conditions.now.Load()
-	if now := v.now.Load(); now != nil && now.health == h && now.condition == condition {
+	condition, dynamic := process.conditions.now.Load(), c.world.dynamic.Load()
+	if now := v.now.Load(); now != nil && now.health == h && now.condition == condition && now.dynamic == dynamic {
 		return &now.View
 	}
-	made := &viewOf{View: c.makeView(h, condition), health: h, condition: condition}
+	members := c.members
+	if dynamic != nil {
+		members = append(slices.Clip(members), *dynamic...)
+	}
+	made := &viewOf{View: c.makeView(members, h, condition), health: h, condition: condition, dynamic: dynamic}
 	v.now.Store(made)
 	return &made.View
 }
@@ -161,11 +174,11 @@ func (v *viewCache) current(c *Clusterset) *balance.View {
 // makeView combines what is configured, what probes say, and what the API servers' silence says. A member that is stale
 // and not probed is degraded: others are preferred, and if there are none it still serves. Silence of the local API
 // never degrades the local cluster (its data path is next door).
-func (c *Clusterset) makeView(h *health.Snapshot, now *condition) balance.View {
+func (c *Clusterset) makeView(members []member, h *health.Snapshot, now *condition) balance.View {
 	view := balance.View{Regions: map[topology.ClusterID]string{}, Weights: map[topology.ClusterID]int{}}
 	states := map[topology.ClusterID]health.Status{}
-	for i := range c.members {
-		m := &c.members[i]
+	for i := range members {
+		m := &members[i]
 		view.Regions[m.ID] = m.region
 		if m.region == "" && now != nil {
 			view.Regions[m.ID] = now.regions[m.ID]

@@ -59,14 +59,14 @@ func TestView(t *testing.T) {
 			&condition{drained: map[topology.ClusterID]bool{"west": true}}, "west", health.Excluded},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			view := c.makeView(tc.health, tc.now)
+			view := c.makeView(c.members, tc.health, tc.now)
 			if got := view.Health.Status(tc.member).State; got != tc.want {
 				t.Errorf("%s is %s, want %s", tc.member, got, tc.want)
 			}
 		})
 	}
 	t.Run("regions are written or from Nodes, weights only written", func(t *testing.T) {
-		view := c.makeView(nil, &condition{regions: map[topology.ClusterID]string{"east": "ignored", "west": "us"}})
+		view := c.makeView(c.members, nil, &condition{regions: map[topology.ClusterID]string{"east": "ignored", "west": "us"}})
 		if view.Regions["east"] != "eu" || view.Regions["west"] != "us" {
 			t.Errorf("Regions are %v", view.Regions)
 		}

@@ -23,7 +23,9 @@ type world struct {
 	// wrong is what metrics count of this world; likewise.
 	wrong    map[mcs.ServiceKey]mcs.Report
 	snapshot atomic.Pointer[mcs.Snapshot]
-	merging  sync.Mutex
+	// dynamic are the members that have come since the start, nil where none can. Immutable.
+	dynamic atomic.Pointer[[]member]
+	merging sync.Mutex
 
 	mu      sync.Mutex // guards pending; never held while merging
 	pending []fact
@@ -47,7 +49,7 @@ type fact struct {
 func newWorld(scope mcs.Scope) *world {
 	w := &world{scope: scope, index: mcs.NewIndex(scope), wrong: map[mcs.ServiceKey]mcs.Report{}, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	w.snapshot.Store(&mcs.Snapshot{})
-	if slices.ContainsFunc(scope.Members, func(m mcs.Member) bool { return m.Address == mcs.AddressLoadBalancer }) {
+	if scope.Dynamic || slices.ContainsFunc(scope.Members, func(m mcs.Member) bool { return m.Address == mcs.AddressLoadBalancer }) {
 		w.hosts = newHosts(net.DefaultResolver.LookupNetIP, func(host string, addrs []netip.Addr) {
 			w.add(fact{apply: func(x *mcs.Index) { x.ApplyHost(host, addrs) }})
 		})
@@ -158,7 +160,45 @@ func (w *world) SetDrained(id topology.ClusterID, drained bool) {
 }
 
 // SetClusterID implements watch.Sink.
-func (w *world) SetClusterID(id topology.ClusterID, claimed string) { process.claims.set(id, claimed) }
+func (w *world) SetClusterID(id topology.ClusterID, claimed string) {
+	process.claims.set(id, claimed)
+	if m := w.member(id); m != nil {
+		w.admit(m, true)
+	}
+}
+
+// member returns the member of that id that has come since the start, nil if there is none.
+func (w *world) member(id topology.ClusterID) *member {
+	if all := w.dynamic.Load(); all != nil {
+		for i := range *all {
+			if (*all)[i].ID == id {
+				return &(*all)[i]
+			}
+		}
+	}
+	return nil
+}
+
+// setDynamic replaces the member of an id among those that have come since the start; nil takes it out. Only one goroutine
+// does so at a time.
+func (w *world) setDynamic(id topology.ClusterID, m *member) {
+	var next []member
+	if all := w.dynamic.Load(); all != nil {
+		next = slices.DeleteFunc(slices.Clone(*all), func(m member) bool { return m.ID == id })
+	}
+	if m != nil {
+		next = append(next, *m)
+	}
+	w.dynamic.Store(&next)
+}
+
+// admit lets a member that has come since the start take part, or tells its new settings. One that says that it is another
+// cluster is refused: unlike those in the Corefile, nobody has vouched for it.
+func (w *world) admit(m *member, joins bool) {
+	settings := m.Member
+	settings.Refused = process.claims.disagree(m.ID)
+	w.add(fact{apply: func(x *mcs.Index) { x.AddMember(settings, joins) }})
+}
 
 // SetSynced implements watch.Sink.
 func (w *world) SetSynced(source mcs.Source) {

@@ -330,7 +330,7 @@ func (c *Cluster) install(ctx context.Context) error {
 	}
 	names := []string{"member.yaml"}
 	if !c.options.Remote {
-		names = append(names, "local.yaml")
+		names = append(names, "local.yaml", "secrets.yaml")
 	}
 	for _, name := range names {
 		manifests, err := os.ReadFile(filepath.Join(root, "deploy", "rbac", name))

@@ -27,6 +27,8 @@ type Places struct {
 	Local string
 	// Targets are the addresses (HOST:PORT) that are probed instead of those in the Corefile, by the cluster's name.
 	Targets map[string]string
+	// Members is a folder in which members are described.
+	Members string
 	// State is a folder for the last known state.
 	State string
 	// Upstream is the address (HOST:PORT) of a DNS server for whatever is forwarded to /etc/resolv.conf.
@@ -124,6 +126,8 @@ func (p Places) line(depth int, stanza string, words []string) ([]string, error)
 		}
 	case depth == 2 && stanza == "clusterset" && words[0] == "cluster" && len(words) > 1:
 		return p.kubeconfig(words, 2)
+	case depth == 2 && stanza == "clusterset" && words[0] == "clusters" && words[1] == "directory":
+		return []string{"clusters directory " + p.Members}, nil
 	case depth == 2 && stanza == "clusterset" && words[0] == "state":
 		return []string{"state " + p.State}, nil
 	case depth == 2 && stanza == "clusterhealth" && words[0] == "probe":

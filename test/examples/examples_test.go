@@ -68,6 +68,12 @@ type run struct {
 	check func(*testing.T, *server.Server)
 }
 
+// dynamicMembers are queries about west, which is not in the Corefile.
+var dynamicMembers = []query{
+	{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
+	{"", "missing.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}},
+}
+
 // forwardedTo is what the examples that forward have in the place of another server.
 const forwardedTo = "10.96.0.53"
 
@@ -161,6 +167,8 @@ var runs = map[string][]run{
 			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80", "10.97.0.80"}},
 		}},
 	},
+	"members-by-secret": {{queries: dynamicMembers}},
+	"members-by-folder": {{queries: dynamicMembers}},
 	"overload": {{queries: []query{
 		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
 		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
@@ -375,7 +383,36 @@ func start(t *testing.T) examples.Places {
 		Targets:  map[string]string{"east": target, "west": target, "north": target},
 		Upstream: upstream(t),
 		State:    t.TempDir(),
+		Members:  describe(t, east, west),
 	}
+}
+
+// describe makes a member of a cluster, by a Secret in another one and by a folder.
+func describe(t *testing.T, in, of *clusters.Cluster) (folder string) {
+	t.Helper()
+	kubeconfig, err := os.ReadFile(of.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := map[string]string{"kubeconfig": string(kubeconfig), "address": "clusterip"}
+	client, err := kubernetes.NewForConfig(in.Admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: of.Name()}, StringData: about}
+	if _, err := client.CoreV1().Secrets("clusterset-members").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	folder = t.TempDir()
+	if err := os.Mkdir(filepath.Join(folder, of.Name()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range about {
+		if err := os.WriteFile(filepath.Join(folder, of.Name(), name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
 }
 
 func giveLoadBalancer(t *testing.T, c *clusters.Cluster, name, ip string) {

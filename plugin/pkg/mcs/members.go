@@ -28,13 +28,18 @@ func (x *Index) AddMember(m Member, joins bool) {
 	*known = m
 }
 
+// Forget takes back all that a member has said.
+func (x *Index) Forget(id topology.ClusterID) {
+	x.exportsOf(id, func(key ServiceKey, _ *Shard) { x.Apply(id, key, nil) })
+}
+
 // RemoveMember ends a membership. What the cluster said is forgotten, and nobody waits for it any more. Work is
 // proportional to the number of services.
 func (x *Index) RemoveMember(id topology.ClusterID) {
 	if x.members[id] == nil {
 		return
 	}
-	x.exportsOf(id, func(key ServiceKey, _ *Shard) { x.Apply(id, key, nil) })
+	x.Forget(id)
 	delete(x.members, id)
 	x.SetSynced(Source{Exports, id})
 }

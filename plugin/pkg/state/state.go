@@ -217,6 +217,11 @@ func Read(dir string, source mcs.Source) (Record, error) {
 	return r, nil
 }
 
+// Remove removes the file of a source, if there is one: what it said must not be taken for what another says.
+func Remove(dir string, source mcs.Source) {
+	_ = os.Remove(Path(dir, source)) // it is gone, or was never there
+}
+
 // tidy removes what a crash has left beside a file.
 func tidy(path string) {
 	old, _ := filepath.Glob(path + ".*.tmp")

@@ -131,6 +131,9 @@ type Spec struct {
 	Observer   Observer
 	// Places receives what a source of kind Nodes says; nil for all others, which have Sinks.
 	Places PlaceSink
+	// Secrets receives what a source of kind Members says: the Secrets in Namespace that have the labels of Selector.
+	Secrets             SecretSink
+	Namespace, Selector string
 	// StaleAfter is how long there may be no proof of life before the source is stale; 0 means DefaultStaleAfter.
 	StaleAfter time.Duration
 	// ExpireAfter is how long until it is forgotten and given up on; 0 means never.
@@ -141,8 +144,11 @@ type Spec struct {
 
 // Name identifies the source in logs and metrics: the cluster id, or "serviceimports".
 func (s Spec) Name() string {
-	if s.Kind == mcs.Imports {
+	switch s.Kind {
+	case mcs.Imports:
 		return "serviceimports"
+	case mcs.Members:
+		return "members"
 	}
 	return string(s.Cluster)
 }
@@ -233,6 +239,8 @@ func Start(spec Spec) (*Watcher, error) {
 		w.feed = newPropertyFeed(w, clients)
 	case mcs.ServiceRanges:
 		w.feed = newServiceRangeFeed(w, clients)
+	case mcs.Members:
+		w.feed = newSecretFeed(w, clients)
 	case mcs.Nodes:
 		w.feed = newNodeFeed(w, clients)
 	default:
