@@ -91,7 +91,7 @@ type shelf struct {
 	changes                    []change
 	streams                    []*stream
 	compacted                  uint64 // watches cannot begin before this version
-	era                        int    // counts how often all was replaced
+	era                        int    // the index when all was replaced last
 }
 
 type objectID struct{ namespace, name string }
@@ -297,7 +297,7 @@ func (v *Virtual) Restore(from Image) (index int) {
 	v.version = from.version
 	for name, s := range v.shelves {
 		s.objects, s.changes, s.compacted = maps.Clone(from.objects[name]), nil, v.version
-		s.era++
+		s.era = v.index
 	}
 	v.drop(io.ErrUnexpectedEOF)
 	return v.index
@@ -322,7 +322,7 @@ func (v *Virtual) Serve(group string, served bool) (index int) {
 			st.err = io.EOF
 		}
 		s.objects, s.changes, s.streams, s.compacted = map[objectID]*object{}, nil, nil, v.version
-		s.era++
+		s.era = v.index
 	}
 	v.wake()
 	return v.index
@@ -670,6 +670,7 @@ type stream struct {
 	s        *shelf
 	next     int    // into the changes of the shelf
 	future   uint64 // silent up to this version: the client says that it knows it
+	lost     bool   // the client goes on from what there was before a restore, and misses what that brought back
 	buffer   []byte
 	told     int // index up to which everything is in the buffer or was read
 	err      error
@@ -695,6 +696,7 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 	if since > v.version {
 		st.future = since
 	}
+	st.lost = !r.stream && r.client.Delivered[r.resource] < s.era
 	if r.stream {
 		for _, o := range sorted(s.objects) {
 			if r.selects(o) && v.weather.Cold != r.resource {
@@ -840,9 +842,9 @@ func (st *stream) fill(now time.Time) {
 	}
 }
 
-// delivered notes how far the client has been told. One that began in the future has missed what was before.
+// delivered notes how far the client has been told.
 func (st *stream) delivered() {
-	if st.r.whole() && st.future == 0 {
+	if st.r.whole() && !st.lost {
 		st.r.client.Delivered[st.r.resource] = st.told
 	}
 }
