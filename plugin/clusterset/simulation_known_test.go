@@ -40,6 +40,8 @@ type simKnown struct {
 	// live are the resources that were told to this process, and disk those that were restored from the state on disk.
 	live map[string]bool
 	disk map[string]certainty
+	// heard are the resources that may have been told to a predecessor.
+	heard map[string]bool
 	// lows are those of the last minute.
 	lows []simLow
 }
@@ -71,10 +73,14 @@ const (
 // newSimKnown begins with what the server knows of the cluster already by another connection, nil if nothing.
 func newSimKnown(c *simCluster, token string, stale, expire time.Duration, before *simKnown) *simKnown {
 	k := &simKnown{cluster: c, token: token, stale: stale, expire: expire, began: time.Now(), looked: time.Now(),
-		low: map[string]int{}, live: map[string]bool{}, disk: map[string]certainty{}}
+		low: map[string]int{}, live: map[string]bool{}, disk: map[string]certainty{}, heard: map[string]bool{}}
 	if before != nil {
 		k.low, k.synced, k.forgotten, k.doubted = maps.Clone(before.low), before.synced, before.forgotten, before.doubted
 		k.live, k.disk, k.lows = maps.Clone(before.live), maps.Clone(before.disk), before.lows
+		for resource := range before.told.Delivered {
+			k.heard[resource] = true
+		}
+		maps.Copy(k.heard, before.heard)
 		k.before = before.proof(before.told.Proved)
 		k.unsure = time.Now().Add(simNoticed)
 	}
@@ -191,6 +197,15 @@ func (k *simKnown) undisturbed() bool {
 	return k.told.Waiting == 0 && time.Since(k.told.Failed) > simRetried
 }
 
+// mayKnow tells whether a resource was told, though not whether that has been taken in.
+func (k *simKnown) mayKnow(resource string) bool {
+	if resource == "taken" {
+		resource = "services"
+	}
+	_, told := k.told.Delivered[resource]
+	return told || k.heard[resource]
+}
+
 // proof is the last of these times at which the source of exports said anything.
 func (k *simKnown) proof(times map[string]time.Time) time.Time {
 	last := k.before
@@ -220,7 +235,7 @@ func (k *simKnown) syncs() []bool {
 		return []bool{true}
 	default:
 		for _, resource := range exportResources {
-			if _, ok := k.told.Delivered[resource]; ok {
+			if k.mayKnow(resource) {
 				told++
 			}
 		}
@@ -391,7 +406,7 @@ func possibleOf(c *model.Config, known []*simKnown, key model.Key) *model.Possib
 // known1 is what may be known of one resource that stands in a file, or of what follows from it. otherwise is what counts
 // while nothing is known.
 func known1[T any](k *simKnown, file, resource string, otherwise T, f func(*model.Cluster) T) []T {
-	_, told := k.told.Delivered[resource]
+	told := k.mayKnow(resource)
 	switch {
 	case k.live[resource], k.disk[file] == yes:
 		return possible(k, resource, f)
@@ -404,7 +419,7 @@ func known1[T any](k *simKnown, file, resource string, otherwise T, f func(*mode
 
 // possibleLocal adds what only the local cluster tells.
 func (k *simKnown) possibleLocal(p *model.Possible, key model.Key) {
-	_, told := k.told.Delivered["namespaces"]
+	told := k.mayKnow("namespaces")
 	switch {
 	case k.live["namespaces"]:
 		p.Namespaces = []bool{true}

@@ -43,6 +43,12 @@ func TestServiceAddresses(t *testing.T) {
 	are("that of a new Service", "10.0.0.1", "10.0.0.8", "10.0.0.9")
 	server.del("services", service("shop", "z", "10.0.0.9"))
 	are("not that of one that is gone", "10.0.0.1", "10.0.0.8")
+	external := service("shop", "x", "")
+	external.Spec.ClusterIPs, external.Spec.Type = nil, corev1.ServiceTypeExternalName
+	server.set("services", service("shop", "x", "10.0.0.4"))
+	are("that of another", "10.0.0.1", "10.0.0.4", "10.0.0.8")
+	server.set("services", external)
+	are("not that of one that has become an ExternalName", "10.0.0.1", "10.0.0.8")
 	addr := server.stop()
 	server.del("services", service("shop", "y", "10.0.0.8"))
 	server.set("services", service("shop", "x", "10.0.0.3"))

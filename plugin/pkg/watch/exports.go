@@ -54,8 +54,8 @@ type exportFeed struct {
 	// overlap nobody can tell which is older, so that fetch is made again.
 	fetches, lists uint64
 	limits         limits
-	// addresses are these cluster IPs.
-	addresses map[netip.Addr]struct{}
+	// addresses are these cluster IPs, with the Services that have them as far as that is known.
+	addresses map[netip.Addr]mcs.ServiceKey
 	// kept counts the endpoints held; over is true after something was left out for want of room.
 	kept                       int
 	over                       bool
@@ -106,7 +106,7 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		held:      map[mcs.ServiceKey]*held{},
 		owner:     map[mcs.ServiceKey]mcs.ServiceKey{},
 		fresh:     map[mcs.ServiceKey]map[string]time.Time{},
-		addresses: map[netip.Addr]struct{}{},
+		addresses: map[netip.Addr]mcs.ServiceKey{},
 	}
 	f.recall = f.remember
 	f.retell = f.retellTo
@@ -179,7 +179,7 @@ func (f *exportFeed) remember(facts mcs.Facts) {
 		f.count(shard, 1)
 	}
 	for _, a := range facts.Addresses {
-		f.addresses[a] = struct{}{}
+		f.addresses[a] = mcs.ServiceKey{}
 	}
 }
 
@@ -411,25 +411,43 @@ func addressesOf(it *item) (out mcs.Addresses) {
 	return out
 }
 
-// moveAddresses tells what becomes of the cluster IPs of one Service.
-func (f *exportFeed) moveAddresses(taken, free mcs.Addresses) {
+// takeAddresses notes the cluster IPs that a Service has. One that becomes an ExternalName gives back those it had.
+func (f *exportFeed) takeAddresses(key mcs.ServiceKey, now mcs.Addresses, external bool) {
 	if !f.addressed.Load() {
 		return
 	}
 	var news, gone []netip.Addr
-	for _, a := range taken {
-		if _, known := f.addresses[a]; a.IsValid() && !known {
-			f.addresses[a] = struct{}{}
+	for _, a := range now {
+		if !a.IsValid() {
+			continue
+		}
+		if _, known := f.addresses[a]; !known {
 			news = append(news, a)
 		}
+		f.addresses[a] = key
 	}
-	for _, a := range free {
-		if _, known := f.addresses[a]; known {
+	for a, owner := range f.addresses {
+		if !external {
+			break
+		}
+		if owner == key {
 			delete(f.addresses, a)
 			gone = append(gone, a)
 		}
 	}
 	f.tellAddresses(news, gone)
+}
+
+// freeAddresses notes that a Service has gone which had these cluster IPs.
+func (f *exportFeed) freeAddresses(had mcs.Addresses) {
+	var gone []netip.Addr
+	for _, a := range had {
+		if _, known := f.addresses[a]; known {
+			delete(f.addresses, a)
+			gone = append(gone, a)
+		}
+	}
+	f.tellAddresses(nil, gone)
 }
 
 func (f *exportFeed) tellAddresses(taken, free []netip.Addr) {
@@ -446,14 +464,14 @@ func (f *exportFeed) replaceAddresses(items []any) {
 	if !f.addressed.Load() {
 		return
 	}
-	now := make(map[netip.Addr]struct{}, len(items))
+	now := make(map[netip.Addr]mcs.ServiceKey, len(items))
 	var news, gone []netip.Addr
 	for _, obj := range items {
 		for _, a := range addressesOf(obj.(*item)) {
 			if _, twice := now[a]; !a.IsValid() || twice {
 				continue
 			}
-			now[a] = struct{}{}
+			now[a] = obj.(*item).key
 			if _, known := f.addresses[a]; !known {
 				news = append(news, a)
 			}
@@ -476,7 +494,7 @@ func (f *exportFeed) setService(obj any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	it := f.serviceItem(s)
-	f.moveAddresses(addressesOf(it), mcs.Addresses{})
+	f.takeAddresses(it.key, addressesOf(it), s.Spec.Type == corev1.ServiceTypeExternalName)
 	if h := f.held[it.key]; h != nil && !h.service.older(it.version) {
 		h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, false}
 		f.tell(it.key, h, time.Time{})
@@ -489,7 +507,7 @@ func (f *exportFeed) removeService(obj any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s, ok := obj.(*corev1.Service); ok && f.addressed.Load() {
-		f.moveAddresses(mcs.Addresses{}, addressesOf(f.serviceItem(s)))
+		f.freeAddresses(addressesOf(f.serviceItem(s)))
 	}
 	h := f.held[key]
 	if h == nil || h.service.older(it.version) {

@@ -91,7 +91,7 @@ type shelf struct {
 	changes                    []change
 	streams                    []*stream
 	compacted                  uint64 // watches cannot begin before this version
-	era                        int    // counts how often all was replaced
+	era                        int    // the index when all was replaced last
 }
 
 type objectID struct{ namespace, name string }
@@ -297,7 +297,7 @@ func (v *Virtual) Restore(from Image) (index int) {
 	v.version = from.version
 	for name, s := range v.shelves {
 		s.objects, s.changes, s.compacted = maps.Clone(from.objects[name]), nil, v.version
-		s.era++
+		s.era = v.index
 	}
 	v.drop(io.ErrUnexpectedEOF)
 	return v.index
@@ -322,7 +322,7 @@ func (v *Virtual) Serve(group string, served bool) (index int) {
 			st.err = io.EOF
 		}
 		s.objects, s.changes, s.streams, s.compacted = map[objectID]*object{}, nil, nil, v.version
-		s.era++
+		s.era = v.index
 	}
 	v.wake()
 	return v.index
@@ -670,6 +670,7 @@ type stream struct {
 	s        *shelf
 	next     int    // into the changes of the shelf
 	future   uint64 // silent up to this version: the client says that it knows it
+	lost     bool   // the client goes on from what there was before a restore, and misses what that brought back
 	buffer   []byte
 	told     int // index up to which everything is in the buffer or was read
 	err      error
@@ -695,6 +696,7 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 	if since > v.version {
 		st.future = since
 	}
+	st.lost = !r.stream && r.client.Delivered[r.resource] < s.era
 	if r.stream {
 		for _, o := range sorted(s.objects) {
 			if r.selects(o) && v.weather.Cold != r.resource {
@@ -717,8 +719,8 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 		}
 		r.client.Streams[r.resource]++
 		r.client.Answered[r.resource], r.client.Proved[r.resource] = time.Now(), time.Now()
-		if !r.stream && r.whole() {
-			r.client.Delivered[r.resource] = st.told
+		if !r.stream {
+			st.delivered()
 		}
 		reply := respond(r.Request, http.StatusOK, nil)
 		reply.Body, reply.ContentLength = st, -1
@@ -752,8 +754,8 @@ func (st *stream) Read(p []byte) (int, error) {
 		case len(st.buffer) > 0:
 			n := copy(p, st.buffer)
 			if st.buffer = st.buffer[n:]; len(st.buffer) == 0 && st.r.whole() {
+				st.delivered()
 				c := st.r.client
-				c.Delivered[st.r.resource] = st.told
 				c.Answered[st.r.resource], c.Proved[st.r.resource] = time.Now(), time.Now()
 			}
 			return n, nil
@@ -835,8 +837,15 @@ func (st *stream) fill(now time.Time) {
 		st.mark(v.version, false)
 		st.bookmark = now.Add(bookmarkEvery)
 	}
-	if len(st.buffer) == 0 && st.r.whole() {
-		st.r.client.Delivered[s.resource] = st.told
+	if len(st.buffer) == 0 {
+		st.delivered()
+	}
+}
+
+// delivered notes how far the client has been told.
+func (st *stream) delivered() {
+	if st.r.whole() && !st.lost {
+		st.r.client.Delivered[st.r.resource] = st.told
 	}
 }
 
