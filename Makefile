@@ -24,7 +24,7 @@ all: ## Build the server, a static binary: bin/coredns
 	$(GO_PLAIN) go build -ldflags "$(LDFLAGS)" -o bin/coredns ./cmd/coredns
 
 help: ## List these commands
-	@sed -nE 's/^([a-z0-9]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z0-9]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 generate: ## Write the generated source anew, after a change of plugin.cfg
 	go generate ./...
