@@ -322,7 +322,7 @@ func (c *Config) srv(s *merged, q *Question) (out []Reply) {
 		}
 		return []Reply{r}
 	}
-	for _, group := range c.choices(s, any) {
+	for _, group := range c.choices(s, anyFamily) {
 		r := Reply{Code: NoError}
 		for _, u := range group {
 			b := &s.backends[u.backend]

@@ -12,12 +12,12 @@ type unit struct {
 	backend      int
 }
 
-func (u *unit) has(f family) bool { return f == any || f == v4 && u.v4 || f == v6 && u.v6 }
+func (u *unit) has(f family) bool { return f == anyFamily || f == v4 && u.v4 || f == v6 && u.v6 }
 
 type family int
 
 const (
-	any family = iota
+	anyFamily family = iota
 	v4
 	v6
 )

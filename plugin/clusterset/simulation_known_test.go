@@ -166,7 +166,7 @@ func (k *simKnown) restore(before *simKnown, killed bool, damaged string) {
 		}
 		group := []string{resource}
 		if resource == "serviceexports" {
-			group = append(exportResources, "taken")
+			group = append(slices.Clone(exportResources), "taken")
 		}
 		for _, r := range group {
 			k.low[r] = from[r]

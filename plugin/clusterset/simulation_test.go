@@ -875,7 +875,7 @@ func TestSimulation(t *testing.T) {
 	for seed := first; seed < first+count; seed += step {
 		r := simulate(t, path, seed, count == 1)
 		sum.add(r.simCounts)
-		if r.err == nil && (r.events < simEvents || r.simCounts.faults < simFaults || r.answers < simAnswers) {
+		if r.err == nil && (r.events < simEvents || r.faults < simFaults || r.answers < simAnswers) {
 			r.err = fmt.Errorf("the schedule is too easy: %+v", r.simCounts)
 		}
 		if count == 1 {

@@ -479,7 +479,7 @@ func (v *Virtual) answer(r *request) (arrives func() *http.Response) {
 		}
 	}
 	if code := v.weather.Status; code != 0 {
-		return refuse(code)
+		return refuse(code) //nolint:bodyclose // the client closes it
 	}
 	if v.absent[r.group] {
 		index := v.index
@@ -501,9 +501,9 @@ func (v *Virtual) answer(r *request) (arrives func() *http.Response) {
 	s := v.shelves[r.resource]
 	switch {
 	case s == nil:
-		return refuse(http.StatusNotFound)
+		return refuse(http.StatusNotFound) //nolint:bodyclose // likewise
 	case r.watch:
-		return v.watch(r, s)
+		return v.watch(r, s) //nolint:bodyclose // likewise
 	case r.name != "":
 		o := s.objects[objectID{r.namespace, r.name}]
 		if o == nil {
@@ -511,7 +511,7 @@ func (v *Virtual) answer(r *request) (arrives func() *http.Response) {
 		}
 		return func() *http.Response { return respond(r.Request, http.StatusOK, r.text(o)) }
 	}
-	return v.list(r, s)
+	return v.list(r, s) //nolint:bodyclose // likewise
 }
 
 // discovery answers what an API group or version has.
