@@ -98,6 +98,9 @@ func (k *simKnown) look() {
 		if at, ok := k.told.Delivered[resource]; ok && k.told.Streams[resource] > 0 {
 			k.low[resource], k.live[resource] = at, true
 		}
+		if oldest, ok := k.told.Oldest[resource]; ok && !k.live[resource] {
+			k.low[resource] = min(k.low[resource], oldest)
+		}
 	}
 	wasSynced := k.synced
 	switch {

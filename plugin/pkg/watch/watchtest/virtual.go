@@ -57,8 +57,8 @@ type Weather struct {
 	Status int
 	// Latency is how long an answer takes. It is as old as that, then.
 	Latency time.Duration
-	// Behind is how many changes a list can be behind where the client allows it.
-	Behind int
+	// Behind is how old a list can be where the client allows it.
+	Behind time.Duration
 	// Cold is a resource whose full lists are empty, as those of a server are that is still filling its cache.
 	Cold string
 	// NoStreams refuses to stream lists, as API servers before 1.32 do.
@@ -599,13 +599,13 @@ func (v *Virtual) list(r *request, s *shelf) (arrives func() *http.Response) {
 	}
 }
 
-// before returns what there was so many changes ago, but not before a version, nor before what a watch can begin from.
-func (s *shelf) before(behind int, wanted uint64, v *Virtual) (objects map[objectID]*object, version uint64, index int) {
+// before returns what there was so long ago, but not before a version, nor before what a watch can begin from.
+func (s *shelf) before(ago time.Duration, wanted uint64, v *Virtual) (objects map[objectID]*object, version uint64, index int) {
 	objects, version, index = maps.Clone(s.objects), v.version, v.index
 	oldest := max(wanted, s.compacted)
-	for i := len(s.changes) - 1; i >= 0 && behind > 0; i-- {
+	for i := len(s.changes) - 1; i >= 0; i-- {
 		c := &s.changes[i]
-		if c.version <= oldest {
+		if c.version <= oldest || time.Since(c.at) > ago {
 			break
 		}
 		if c.was == nil {
@@ -614,7 +614,6 @@ func (s *shelf) before(behind int, wanted uint64, v *Virtual) (objects map[objec
 			objects[c.id] = c.was
 		}
 		version, index = c.version-1, c.index-1
-		behind--
 	}
 	return objects, version, index
 }
