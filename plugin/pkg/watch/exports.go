@@ -439,10 +439,10 @@ func (f *exportFeed) takeAddresses(key mcs.ServiceKey, now mcs.Addresses, extern
 }
 
 // freeAddresses notes that a Service has gone which had these cluster IPs.
-func (f *exportFeed) freeAddresses(had mcs.Addresses) {
+func (f *exportFeed) freeAddresses(key mcs.ServiceKey, had mcs.Addresses) {
 	var gone []netip.Addr
 	for _, a := range had {
-		if _, known := f.addresses[a]; known {
+		if owner, known := f.addresses[a]; known && (owner == key || owner == mcs.ServiceKey{}) {
 			delete(f.addresses, a)
 			gone = append(gone, a)
 		}
@@ -507,7 +507,7 @@ func (f *exportFeed) removeService(obj any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s, ok := obj.(*corev1.Service); ok && f.addressed.Load() {
-		f.freeAddresses(addressesOf(f.serviceItem(s)))
+		f.freeAddresses(key, addressesOf(f.serviceItem(s)))
 	}
 	h := f.held[key]
 	if h == nil || h.service.older(it.version) {

@@ -39,7 +39,8 @@ func (w *Watcher) run(ctx context.Context) {
 	delay := retry()
 	for ctx.Err() == nil {
 		began := time.Now()
-		if stages, err := w.connect(ctx); err == nil {
+		stages, err := w.connect(ctx)
+		if err == nil {
 			w.follow(ctx, stages)
 		}
 		if time.Since(began) > time.Minute {
@@ -50,7 +51,7 @@ func (w *Watcher) run(ctx context.Context) {
 			continue
 		}
 		wait := delay.Step()
-		if w.optional() {
+		if w.optional() && problemOf(err) == NotServed {
 			wait += optionalEvery
 		}
 		w.pause(ctx, wait)
