@@ -21,6 +21,12 @@ type plantedFault struct{ name, file, old, new string }
 
 // plantedFaults are mistakes of the kinds that such a program can have.
 var plantedFaults = []plantedFault{
+	// Watching.
+	{
+		"EndpointSlices of new exports are fetched once and then not watched", "plugin/pkg/watch/selection.go",
+		"; f.lacks() {",
+		"; f.lacks() && !planted(%q) {",
+	},
 	// Merging.
 	{
 		"the newest export wins", "plugin/pkg/mcs/merge.go",
