@@ -21,12 +21,6 @@ type plantedFault struct{ name, file, old, new string }
 
 // plantedFaults are mistakes of the kinds that such a program can have.
 var plantedFaults = []plantedFault{
-	// Watching.
-	{
-		"EndpointSlices of new exports are fetched once and then not watched", "plugin/pkg/watch/selection.go",
-		"; f.lacks() {",
-		"; f.lacks() && !planted(%q) {",
-	},
 	// Merging.
 	{
 		"the newest export wins", "plugin/pkg/mcs/merge.go",
@@ -74,6 +68,11 @@ var plantedFaults = []plantedFault{
 		"e.exports = slices.Insert(e.exports, at, exported{m, shard})\nif planted(%q) { e.exports = slices.Clip(e.exports[:at+1]) }",
 	},
 	// Watching.
+	{
+		"EndpointSlices of new exports are fetched once and then not watched", "plugin/pkg/watch/selection.go",
+		"; f.lacks() {",
+		"; f.lacks() && !planted(%q) {",
+	},
 	{
 		"the guard of addresses is skipped", "plugin/pkg/watch/convert.go",
 		"if err != nil || a.Zone() != \"\" ||",
