@@ -129,7 +129,7 @@ func TestGenerator(t *testing.T) {
 		{"no answer is none", func(dns.ResponseWriter, *dns.Msg) {}, errLost.Error()},
 	}
 	ways := map[string]func(*generator) error{
-		"flood":  func(g *generator) error { _, err := g.flood(600 * time.Millisecond); return err },
+		"flood":  func(g *generator) error { _, err := g.flood(1100 * time.Millisecond); return err },
 		"steady": func(g *generator) error { _, err := g.steady(1000, 200*time.Millisecond); return err },
 	}
 	for _, test := range tests {

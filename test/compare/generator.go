@@ -18,7 +18,7 @@ const (
 	// window is how many questions of a client are under way while a server is asked as fast as it answers.
 	window = 16
 	// lostAfter is how long nothing may be answered until what is under way counts as lost.
-	lostAfter = 500 * time.Millisecond
+	lostAfter = time.Second
 	// tolerated is the share of questions that may be lost.
 	tolerated = 0.001
 )
