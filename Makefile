@@ -62,15 +62,16 @@ chaos: ## Hurt three clusters under load; the table goes into test/chaos/README.
 	cd test && CHAOS_WRITE=1 $(GO_PLAIN) go test -count=1 -v -run '^TestChaos$$' -timeout 15m ./chaos
 
 # A schedule is what happens to four clusters and the server, drawn from a seed: the same seed, the same schedule.
-simulate: ## Compare the server with a model in 10,000 random schedules (SCHEDULES=N, SEED=N: one of them, in full)
+simulate: ## Compare the server with a model in 10,000 random schedules (SCHEDULES=N, SEED=N: one of them, 10 times, in full)
 	SEED="$(SEED)" SCHEDULES="$(or $(SCHEDULES),$(if $(SEED),1,10000))" $(GO_PLAIN) \
 		go test -count=1 -v -run '^TestSimulation$$' -timeout 30m ./plugin/clusterset
 
 simulatefaults: ## Plant twenty faults and more in the source, and see that the simulation finds each
 	SIMULATE_FAULTS=1 $(GO_PLAIN) go test -count=1 -v -run '^TestPlantedFaults$$' -timeout 30m ./plugin/clusterset
 
-# One target at a time, since "go test -fuzz" takes no more.
-fuzz: ## Run each fuzz target for FUZZTIME (10s)
+# One target at a time, since "go test -fuzz" takes no more. FUZZTIME is a time, or a number of inputs as in 20000x: when
+# a time is up just as Go tries an input once more, it calls that a failure ("context deadline exceeded"), a number does not.
+fuzz: ## Run each fuzz target for FUZZTIME (10s; or a number of inputs, as 20000x)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd plugin test \
 	| sed -E 's#^(.*)/[^/]+:func (.*)#\1 \2#' \
 	| while read -r dir target; do \

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -188,7 +187,7 @@ func (w *Watcher) tend(ctx context.Context) {
 		}
 		if answers && failed {
 			// Every server in the ClusterSet notices at the same moment that an API server which hung goes on.
-			sleep(ctx, rand.N(spreadOver))
+			sleep(ctx, wait.Jitter(spreadOver, 1)-spreadOver)
 			return
 		}
 		failed = !answers

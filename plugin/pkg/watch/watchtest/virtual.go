@@ -293,13 +293,13 @@ func (v *Virtual) Backup() Image {
 func (v *Virtual) Restore(from Image) (index int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.drop(io.ErrUnexpectedEOF) // first: nobody was told of the restore
 	v.index++
 	v.version = from.version
 	for name, s := range v.shelves {
 		s.objects, s.changes, s.compacted = maps.Clone(from.objects[name]), nil, v.version
 		s.era = v.index
 	}
-	v.drop(io.ErrUnexpectedEOF)
 	return v.index
 }
 
