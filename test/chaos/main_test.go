@@ -26,6 +26,8 @@ type cluster struct {
 	kube.Client
 	number int // tells its addresses from those of others
 	now    version
+	// generations counts the versions that have been.
+	generations int
 }
 
 // Every row leaves the clusters as it must find them: running, with what their version says.
@@ -75,7 +77,7 @@ func start(ctx context.Context) (stop func() error, err error) {
 	for i, c := range everybody() {
 		c.Cluster, c.number = started[i], i+1
 		if c.Client, err = kube.New(started[i]); err == nil {
-			err = c.fill(ctx, version{generation: 1})
+			err = c.fill(ctx, c.next())
 		}
 		if err != nil {
 			return nil, errors.Join(err, stop())

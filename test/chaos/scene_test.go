@@ -3,7 +3,6 @@ package chaos
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -226,11 +225,11 @@ func (x *scene) reaches(enough func(float64) bool, family string, labels ...stri
 	}
 }
 
-// unreachable waits until the server says that it cannot reach a cluster.
-func (x *scene) unreachable(t *testing.T, c *cluster) {
+// silent waits until a cluster has not been heard of for so long.
+func (x *scene) silent(t *testing.T, c *cluster, d time.Duration) {
 	t.Helper()
-	within(t, limit, c.Name()+" is out of reach", x.reaches(func(n float64) bool { return n > 0 },
-		"coredns_clusterset_watch_problem", "cluster", c.Name(), "reason", "unreachable"))
+	within(t, limit, fmt.Sprintf("%s is silent for %s", c.Name(), d), x.reaches(func(age float64) bool { return age > d.Seconds() },
+		"coredns_clusterset_member_proof_age_seconds", "cluster", c.Name(), "source", "exports"))
 }
 
 // becomesStale waits until clusters have been silent for too long, and sees that others are preferred then.
@@ -238,9 +237,7 @@ func (x *scene) becomesStale(t *testing.T, silent ...*cluster) {
 	t.Helper()
 	x.mayBeStale(silent...)
 	for _, c := range silent {
-		// The server looks once a second.
-		within(t, limit, c.Name()+" is stale", x.reaches(func(age float64) bool { return age > stale.Seconds()+2 },
-			"coredns_clusterset_member_proof_age_seconds", "cluster", c.Name(), "source", "exports"))
+		x.silent(t, c, stale+2*time.Second) // the server looks once a second
 	}
 	x.believe(func(b *belief) {
 		for _, c := range silent {
@@ -321,5 +318,3 @@ func stopped(t *testing.T, s *server.Server) {
 }
 
 func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
-
-var errNotYet = errors.New("not yet")

@@ -110,8 +110,11 @@ func (c *cluster) exportAll(ctx context.Context) error {
 	return nil
 }
 
-// next is the version that comes after all that have been.
-func (c *cluster) next() version { return version{generation: c.now.generation + 1} }
+// next is a version that has not been yet.
+func (c *cluster) next() version {
+	c.generations++
+	return version{generation: c.generations}
+}
 
 // become changes the endpoints to those of another version.
 func (c *cluster) become(ctx context.Context, v version) error {
