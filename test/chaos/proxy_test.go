@@ -45,9 +45,11 @@ func (p *proxy) hurtOne(stream, kind, attributes string) error {
 // heal takes all of that back.
 func (p *proxy) heal(ctx context.Context) { p.Toxics.ResetToxics(ctx) }
 
-// lead lets connections through to another address from now on. Those that are open are closed.
+// lead lets connections through to an address from now on. Those that are open are closed.
 func (p *proxy) lead(upstream string) error {
-	return p.Update(&toxiproxy.Proxy{Listen: p.Listen, Upstream: upstream, Enabled: true})
+	p.Stop()
+	p.Upstream = upstream
+	return p.Start()
 }
 
 // loseConnections makes every connection half-open, as a firewall does that has forgotten them: both ends think that it is

@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,12 +46,33 @@ type setting struct {
 	corefile, stanza string
 	// withoutClusterLocal leaves the kubernetes plugin out.
 	withoutClusterLocal bool
+	// goesAway is set where nobody listens for a moment, so that readiness cannot be asked all the time.
+	goesAway bool
 	// kubeconfig changes the one for north.
 	kubeconfig func(*clientcmdapi.Config)
 }
 
 // begin starts a server with everything well and a load that says so.
 func begin(t *testing.T, o setting) *scene {
+	t.Helper()
+	x := prepare(t, o)
+	s, err := server.Start(t.Context(), coredns, x.corefile(o, 5), server.Options{})
+	must(t, err)
+	t.Cleanup(func() { stopped(t, s) })
+	x.s = s
+	must(t, s.WaitReady(t.Context()))
+	x.settle(t, limit)
+	x.load = ask(t, s, x.belief)
+	x.load.more(t, 500)
+	if !o.goesAway {
+		x.staysReady(t)
+	}
+	x.result.before = x.memory(t)
+	return x
+}
+
+// prepare makes the way from a server, which has yet to be started, to the clusters.
+func prepare(t *testing.T, o setting) *scene {
 	t.Helper()
 	x := &scene{proxies: map[*cluster]*proxy{}, folder: t.TempDir(), result: &result{}}
 	for _, c := range []*cluster{west, north} {
@@ -62,18 +85,35 @@ func begin(t *testing.T, o setting) *scene {
 	if o.kubeconfig != nil {
 		x.kubeconfig(t, north, o.kubeconfig)
 	}
-	s, err := server.Start(t.Context(), coredns, x.corefile(o, 5), server.Options{})
-	must(t, err)
-	t.Cleanup(func() { stopped(t, s) })
-	x.s = s
-	must(t, s.WaitReady(t.Context()))
 	x.belief.withoutClusterLocal = o.withoutClusterLocal
 	x.belief = x.truth()
-	x.settle(t, limit)
-	x.load = ask(t, s, x.belief)
-	x.load.more(t, 500)
-	x.result.before = x.memory(t)
 	return x
+}
+
+// staysReady looks at readiness again and again until the test is over.
+func (x *scene) staysReady(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var looking sync.WaitGroup
+	looks, failures := 0, 0
+	looking.Go(func() {
+		for ; ctx.Err() == nil; looks++ {
+			if status, err := x.s.Ready(ctx); err == nil && status != http.StatusOK {
+				failures++
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		looking.Wait()
+		if failures > 0 {
+			t.Errorf("not ready at %d of %d looks, after it was", failures, looks)
+		}
+	})
 }
 
 func hostOf(t *testing.T, c *cluster) string {
@@ -143,6 +183,19 @@ func (x *scene) change(t *testing.T, c *cluster) {
 	v := c.next()
 	x.either(c, append(slices.Clone(x.belief.versions[c]), v)...)
 	must(t, c.become(t.Context(), v))
+}
+
+// stir makes changes in a cluster until check returns nil.
+func (x *scene) stir(t *testing.T, what string, c *cluster, check func(context.Context) error) {
+	t.Helper()
+	within(t, limit, what, func(ctx context.Context) error {
+		err := check(ctx)
+		if err != nil {
+			x.change(t, c)
+			x.load.more(t, 200)
+		}
+		return err
+	})
 }
 
 // undone says that the fault is no more: from here on the time to recover counts.

@@ -45,9 +45,15 @@ func (c *cluster) clusterIP(service string) string {
 	return fmt.Sprintf("10.%d.0.%d", 95+c.number, last)
 }
 
+// address is one that only this cluster has, and only in this generation. Generation 0 never ends.
+func (c *cluster) address(generation, last int) string {
+	const each = 250
+	return fmt.Sprintf("10.%d.%d.%d", 16*c.number+generation/each, generation%each, last)
+}
+
 // endpoints are the addresses behind a headless service in a version.
 func (c *cluster) endpoints(service string, v version) []string {
-	address := func(last int) string { return fmt.Sprintf("10.%d.%d.%d", c.number, v.generation, last) }
+	address := func(last int) string { return c.address(v.generation, last) }
 	switch {
 	case v.generation == 0:
 		return nil
@@ -78,7 +84,7 @@ func (c *cluster) fill(ctx context.Context, v version) error {
 	for _, service := range c.balanced() {
 		made := kube.Simple{Namespace: namespace, Name: service}
 		for i := range max(c.sharesFar(), 1) {
-			made.Addresses = append(made.Addresses, fmt.Sprintf("10.%d.0.%d", c.number, 100+i))
+			made.Addresses = append(made.Addresses, c.address(0, 100+i))
 		}
 		if err := c.Slice(ctx, made.Slice()); err != nil {
 			return err
