@@ -96,16 +96,15 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// within waits until check returns nil, and returns how long that took.
-func within(t *testing.T, limit time.Duration, what string, check func(context.Context) error) time.Duration {
+// within waits until check returns nil.
+func within(t *testing.T, limit time.Duration, what string, check func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	begin := time.Now()
 	for {
 		err := check(ctx)
 		if err == nil {
-			return time.Since(begin)
+			return
 		}
 		select {
 		case <-ctx.Done():

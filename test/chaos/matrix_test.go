@@ -18,9 +18,9 @@ const (
 	listensWithin = 3 * time.Second
 	readyWithin   = 6 * time.Second // 5 s, and something for the test to see it
 	stopsWithin   = 2 * time.Second
-	// localWithin is how long an answer of cluster.local may take. Most take a tenth of a millisecond; the machine may have
-	// something else to do.
-	localWithin = 250 * time.Millisecond
+	// localWithin is how long an answer of cluster.local may take, but for one of a thousand. Most take a tenth of a
+	// millisecond; the machine may have something else to do.
+	localWithin = 100 * time.Millisecond
 	// localFor is how long cluster.local is asked for.
 	localFor = 2 * time.Second
 )
@@ -112,8 +112,8 @@ func (x *scene) asksLocal(t *testing.T) {
 		}
 	}
 	t.Logf("the slowest of %d answers took %s", asked, round(slowest))
-	if late > 0 {
-		t.Errorf("%d answers took more than %s, the slowest %s", late, localWithin, round(slowest))
+	if late*1000 > asked {
+		t.Errorf("%d of %d answers took more than %s, the slowest %s", late, asked, localWithin, round(slowest))
 	}
 }
 
