@@ -1,24 +1,11 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"net"
-	"net/http/httptest"
-	"net/http/httputil"
 	"testing"
 	"time"
 
-	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/miekg/dns"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
-
-	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
 
 // wholeChain has what reads or changes queries and answers before our plugins and after them. With debug a panic is not
@@ -36,6 +23,7 @@ const wholeChain = `.:0 {
     }
     dns64 {
         translate_all
+        allow_ipv4
     }
     cache 30 {
         keepttl
@@ -72,7 +60,7 @@ const wholeChain = `.:0 {
 // FuzzPacket sends packets to the server through a socket, as a pod would. Whatever looks like a query gets a reply that can
 // be read and belongs to it; nothing ends the server.
 func FuzzPacket(f *testing.F) {
-	addr := chainFor(f)
+	addr := chainFor(f, wholeChain, "db-3.west.db.shop.svc.example.org.")
 	for _, seed := range packets(f) {
 		f.Add(seed)
 	}
@@ -116,76 +104,6 @@ func FuzzPacket(f *testing.F) {
 			return
 		}
 	})
-}
-
-// chainFor starts the server in this process, waits until it knows the world, and returns its address.
-func chainFor(f *testing.F) string {
-	f.Helper()
-	kubeconfig := cluster(f)
-	if err := dnsserver.SetDirectives(directives); err != nil {
-		f.Fatal(err)
-	}
-	caddy.Quiet = true
-	instance, err := caddy.Start(caddy.CaddyfileInput{Contents: fmt.Appendf(nil, wholeChain, kubeconfig), Filepath: "Corefile", ServerTypeName: "dns"})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() {
-		instance.ShutdownCallbacks()
-		if err := instance.Stop(); err != nil {
-			f.Error(err)
-		}
-	})
-	addr := instance.Servers()[0].LocalAddr().String()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		reply, _, err := new(dns.Client).Exchange(new(dns.Msg).SetQuestion("db-3.west.db.shop.svc.example.org.", dns.TypeA), addr)
-		if err == nil && len(reply.Answer) == 1 {
-			return addr
-		}
-		if time.Now().After(deadline) {
-			f.Fatalf("The server does not know its world: %v\n%v", err, reply)
-		}
-	}
-}
-
-// cluster starts an API server with two exported Services, and returns the path of its kubeconfig.
-func cluster(f *testing.F) string {
-	f.Helper()
-	api := watchtest.NewVirtual(1)
-	put := func(resource string, o runtime.Object) {
-		if _, err := api.Put(resource, o); err != nil {
-			f.Fatal(err)
-		}
-	}
-	port, tcp, number, ready := "http", corev1.ProtocolTCP, int32(80), true
-	put("namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
-	for name, addresses := range map[string][]string{"web": {"10.0.0.10", "fd00::10"}, "db": {corev1.ClusterIPNone}} {
-		meta := metav1.ObjectMeta{Namespace: "shop", Name: name}
-		put("serviceexports", &mcsv1beta1.ServiceExport{ObjectMeta: meta})
-		put("services", &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
-			ClusterIP: addresses[0], ClusterIPs: addresses, Ports: []corev1.ServicePort{{Name: port, Protocol: tcp, Port: number}},
-		}})
-		meta.Labels = map[string]string{discoveryv1.LabelServiceName: name}
-		slice := &discoveryv1.EndpointSlice{
-			ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &port, Protocol: &tcp, Port: &number}},
-		}
-		for i := range 5 {
-			host := fmt.Sprint(name, "-", i)
-			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
-				Addresses: []string{fmt.Sprintf("10.8.0.%d", i)}, Hostname: &host, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
-			})
-		}
-		put("endpointslices", slice)
-	}
-	server := httptest.NewServer(&httputil.ReverseProxy{Transport: api, FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
-		r.Out.URL.Scheme, r.Out.URL.Host = "http", r.In.Host
-	}})
-	f.Cleanup(func() {
-		api.Drop(io.EOF)
-		server.CloseClientConnections()
-		server.Close()
-	})
-	return (&watchtest.Server{Server: server}).Kubeconfig(f)
 }
 
 // packets are queries of many kinds, as a fuzzer can hardly guess them.

@@ -46,28 +46,33 @@ func (c *Clusterset) Name() string { return pluginName }
 
 // ServeDNS implements plugin.Handler. It takes no lock and reads one snapshot.
 func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	state := request.Request{W: w, Req: r}
-	zone := c.zones.Matches(state.Name())
-	if zone == "" {
+	if len(r.Question) == 0 {
 		return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
 	}
-	switch state.QType() {
+	// Names stand in messages as request.Request makes them: asking it would make them again.
+	asked := &r.Question[0]
+	qname := strings.ToLower(asked.Name)
+	zone := zoneOf(c.zones, qname)
+	if zone < 0 {
+		return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
+	}
+	switch asked.Qtype {
 	case dns.TypeAXFR, dns.TypeIXFR:
 		return dns.RcodeRefused, nil
 	}
 	a := answer{
 		Clusterset: c,
 		snapshot:   c.world.snapshot.Load(),
-		qname:      state.QName(),
-		qtype:      state.QType(),
-		room:       room(&state),
-		tcp:        state.Proto() == "tcp",
-		state:      &state,
+		qname:      asked.Name,
+		qtype:      asked.Qtype,
+		zoneIndex:  zone,
+		state:      &request.Request{W: w, Req: r},
 	}
-	a.zone = a.qname[len(a.qname)-len(zone):] // in the case that was asked
-	a.resolve(parseName(strings.TrimSuffix(state.Name()[:len(state.Name())-len(zone)], ".")))
+	relative := len(qname) - len(c.zones[zone])
+	a.zone = a.qname[relative:] // in the case that was asked
+	a.resolve(parseName(strings.TrimSuffix(qname[:relative], ".")))
 	if a.absent {
-		if c.fall.Through(state.Name()) {
+		if c.fall.Through(qname) {
 			return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
 		}
 		if a.rcode = dns.RcodeNameError; !a.certain {
@@ -78,14 +83,16 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	return dns.RcodeSuccess, w.WriteMsg(a.message(r))
 }
 
-// room returns how many octets an answer has for its records.
-func room(state *request.Request) int {
-	taken := 12 + len(state.QName()) + 1 + 4
-	if opt := state.Req.IsEdns0(); opt != nil {
+// room returns how many octets the answer has for its records.
+func (a *answer) room() int {
+	taken := 12 + len(a.qname) + 1 + 4
+	if opt := a.state.Req.IsEdns0(); opt != nil {
 		taken += dns.Len(opt)
 	}
-	return state.Size() - taken
+	return a.state.Size() - taken
 }
+
+func (a *answer) tcp() bool { return a.state.Proto() == "tcp" }
 
 // answer is one query on its way to its answer.
 type answer struct {
@@ -93,9 +100,7 @@ type answer struct {
 	snapshot    *mcs.Snapshot
 	qname, zone string
 	qtype       uint16
-	// room is how many octets the message has for records.
-	room int
-	tcp  bool
+	zoneIndex   int // of the zone as it is configured
 	// state is who asks; plan, draw and choice follow from it once they are needed.
 	state  *request.Request
 	plan   *balance.Plan
@@ -225,17 +230,56 @@ func (a *answer) exists(s *mcs.Service) bool {
 }
 
 func (a *answer) atService(s *mcs.Service, n name) {
-	if of, ok := familyOf(a.qtype); ok {
+	of, isAddress := familyOf(a.qtype)
+	switch {
+	case isAddress && s.Imported && s.Type != mcs.Headless:
 		a.addresses(a.choose(s, of))
-		return
-	}
-	if a.qtype == dns.TypeSRV {
+	case isAddress:
+		a.chosen(s, of)
+	case a.qtype == dns.TypeSRV:
 		a.srv(s, n, func(mcs.Port) bool { return true })
 	}
 }
 
+// chosen answers with the addresses that this client is given: with records of an earlier answer, where there are some and
+// the message holds all of them.
+func (a *answer) chosen(s *mcs.Service, of balance.Family) {
+	a.decide(s)
+	most := 0
+	if s.Type == mcs.Headless {
+		most = a.most(of)
+	}
+	a.choice = a.plan.Pick(a.draw, of, most)
+	known := preparedOf(a.plan, s.Key, a.zones)
+	if a.choice.Set < 0 || known.owners[a.zoneIndex] != a.qname { // asked in another case
+		a.addresses(a.choose(s, of))
+		return
+	}
+	slot := known.slot(a.zoneIndex, a.choice.Set, a.qtype)
+	records := known.records[slot].Load()
+	if records == nil {
+		addrs := a.choose(s, of)
+		a.addresses(addrs)
+		if len(a.records) == len(addrs) {
+			process.prepared.keep(known, slot, slices.Clone(a.records))
+		}
+		return
+	}
+	if len(*records) > always && len(*records) > a.most(of) {
+		a.addresses(a.choose(s, of))
+		return
+	}
+	a.records = slices.Clone(*records)
+}
+
+// always is how many addresses most allows however little room there is.
+const always = 1
+
 // decide finds the plan and the draw for this client and service.
 func (a *answer) decide(s *mcs.Service) {
+	if a.plan != nil {
+		return
+	}
 	client := a.client(a.state)
 	view := a.view.current(a.Clusterset)
 	if client.Region == "" && client.Cluster != "" {
@@ -300,8 +344,8 @@ func (a *answer) most(of balance.Family) int {
 	if of(netip.IPv4Unspecified()) {
 		size = sizeA
 	}
-	most := max(1, a.room/size)
-	if !a.tcp {
+	most := max(always, a.room()/size)
+	if !a.tcp() {
 		most++
 	}
 	return most
@@ -310,8 +354,8 @@ func (a *answer) most(of balance.Family) int {
 func (a *answer) srv(s *mcs.Service, n name, match func(mcs.Port) bool) {
 	target := n.service + "." + n.namespace + ".svc." + a.zone
 	if s.Type == mcs.Headless {
-		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match, a.room)
-		if a.tcp {
+		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match, a.room())
+		if a.tcp() {
 			a.fit()
 		}
 		return
@@ -354,7 +398,7 @@ func portsOf(s *mcs.Service, answered func(topology.ClusterID) bool) []mcs.Port 
 
 // fit leaves out what a message over TCP cannot hold, glue first: TC would send the client nowhere.
 func (a *answer) fit() {
-	room := a.room
+	room := a.room()
 	for i, rr := range a.records {
 		// The owner is the question, so it takes two octets instead of all of its name.
 		if room -= dns.Len(rr) - (len(a.qname) + 1) + 2; room < 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -178,6 +179,7 @@ func check(t *testing.T, c *Clusterset, rows []row) {
 			}
 			slices.SortFunc(tc.Answer, func(a, b dns.RR) int { return strings.Compare(a.String(), b.String()) })
 			slices.SortFunc(tc.Extra, func(a, b dns.RR) int { return strings.Compare(a.String(), b.String()) })
+			ask(t.Context(), c, tc.Msg(), false) // the answer to the second query is from records of the first
 			reply, rcode := ask(t.Context(), c, tc.Msg(), false)
 			if reply == nil {
 				t.Fatalf("Nothing was written, the code is %d", rcode)
@@ -653,6 +655,10 @@ type lastReply struct {
 	test.ResponseWriter
 	msg *dns.Msg
 }
+
+var someClient net.Addr = &net.UDPAddr{IP: net.IPv4(10, 240, 0, 1), Port: 40212}
+
+func (w *lastReply) RemoteAddr() net.Addr { return someClient }
 
 func (w *lastReply) WriteMsg(m *dns.Msg) error {
 	w.msg = m

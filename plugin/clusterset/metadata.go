@@ -18,7 +18,7 @@ type cellKey struct{}
 
 // Metadata implements metadata.Provider.
 func (c *Clusterset) Metadata(ctx context.Context, state request.Request) context.Context {
-	if c.zones.Matches(state.Name()) == "" {
+	if zoneOf(c.zones, state.Name()) < 0 {
 		return ctx
 	}
 	about := &cell{}

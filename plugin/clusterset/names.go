@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/coredns/coredns/plugin"
+
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
@@ -28,6 +30,29 @@ type name struct {
 	namespace, service string
 	// below are the labels left of the service, without the dot between: "_http._tcp" or "db-0.east".
 	below string
+}
+
+// zoneOf returns the index of the longest of the zones that a lower-case name is in, -1 when it is in none. It allocates
+// nothing.
+func zoneOf(zones plugin.Zones, name string) int {
+	found := -1
+	for i, zone := range zones {
+		if isIn(zone, name) && (found < 0 || len(zone) > len(zones[found])) {
+			found = i
+		}
+	}
+	return found
+}
+
+// isIn tells whether a name is in a zone, both lower case and with their last dot. The dot before the zone must be one
+// between labels, and no part of a label (an odd number of backslashes before it).
+func isIn(zone, name string) bool {
+	rest, ok := strings.CutSuffix(name, zone)
+	if !ok || rest == "" || zone == "." {
+		return ok
+	}
+	rest, ok = strings.CutSuffix(rest, ".")
+	return ok && (len(rest)-len(strings.TrimRight(rest, `\`)))%2 == 0
 }
 
 // parseName parses what is left of a lower-case name when the zone is taken off, without a trailing dot; "" is the

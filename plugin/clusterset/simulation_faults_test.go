@@ -69,6 +69,11 @@ var plantedFaults = []plantedFault{
 	},
 	// Watching.
 	{
+		"EndpointSlices of new exports are fetched once and then not watched", "plugin/pkg/watch/selection.go",
+		"; f.lacks() {",
+		"; f.lacks() && !planted(%q) {",
+	},
+	{
 		"the guard of addresses is skipped", "plugin/pkg/watch/convert.go",
 		"if err != nil || a.Zone() != \"\" ||",
 		"if planted(%q) && err == nil { return a, true }\n\tif err != nil || a.Zone() != \"\" ||",

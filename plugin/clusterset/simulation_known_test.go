@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/clusterset-dns/clusterset-dns/internal/model"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
@@ -190,10 +192,16 @@ func (k *simKnown) exportsAre(none int) {
 	k.synced, k.forgotten = true, false
 }
 
-// undisturbed tells whether all three resources are streamed and no fetch is under way: then what was delivered is known.
+// undisturbed tells whether all three resources are streamed, the EndpointSlices those of all exports, and no fetch is under
+// way: then what was delivered is known.
 func (k *simKnown) undisturbed() bool {
 	for _, resource := range exportResources {
 		if k.told.Streams[resource] == 0 {
+			return false
+		}
+	}
+	for key := range k.cluster.now().Exports {
+		if !k.told.Selectors["endpointslices"].Matches(labels.Set{"kubernetes.io/service-name": key.Name}) {
 			return false
 		}
 	}

@@ -25,6 +25,9 @@ type store struct {
 	// wasReady is set once Ready has been true: readiness is never taken back.
 	wasReady atomic.Bool
 
+	// prepared bounds the records that are kept for later queries.
+	prepared stock
+
 	worlds *lease.Pool[*leased]
 
 	mu       sync.Mutex // guards what follows; taken under the lock of the worlds, and under that of a roster
@@ -84,7 +87,7 @@ var process = newStore()
 const remoteGrace = 5 * time.Second
 
 func newStore() *store {
-	s := &store{started: time.Now(), watchers: map[watcherKey]*shared{}, rosters: map[string]*sharedRoster{}}
+	s := &store{started: time.Now(), watchers: map[watcherKey]*shared{}, rosters: map[string]*sharedRoster{}, prepared: stock{most: preparedAtMost}}
 	s.worlds = lease.NewPool(s.end)
 	return s
 }

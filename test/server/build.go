@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,15 +19,21 @@ import (
 // cache is not compiled again, so that calling it before every test is cheap. Processes that call it at the same time
 // wait for each other.
 func Build(ctx context.Context, w io.Writer) (path string, err error) {
-	return build(ctx, w, "coredns", []string{"CGO_ENABLED=0"}, "-ldflags", "-s -w")
+	return build(ctx, w, "coredns", ".", []string{"CGO_ENABLED=0"}, "-ldflags", "-s -w")
 }
 
 // BuildRace makes bin/coredns-race, which has the race detector in it and needs a C compiler, and returns its path.
 func BuildRace(ctx context.Context, w io.Writer) (path string, err error) {
-	return build(ctx, w, "coredns-race", []string{"CGO_ENABLED=1"}, "-race")
+	return build(ctx, w, "coredns-race", ".", []string{"CGO_ENABLED=1"}, "-race")
 }
 
-func build(ctx context.Context, w io.Writer, name string, env []string, flags ...string) (string, error) {
+// BuildFloor makes bin/floor, the server of test/compare/floor, and returns its path.
+func BuildFloor(ctx context.Context, w io.Writer) (path string, err error) {
+	return build(ctx, w, "floor", "test", []string{"CGO_ENABLED=0"}, "-ldflags", "-s -w")
+}
+
+// build makes bin/NAME from the command of that name, without what stands behind a hyphen, in a module of the repository.
+func build(ctx context.Context, w io.Writer, name, module string, env []string, flags ...string) (string, error) {
 	root, err := clusters.Root()
 	if err != nil {
 		return "", err
@@ -47,8 +54,9 @@ func build(ctx context.Context, w io.Writer, name string, env []string, flags ..
 	}
 	start := time.Now()
 	args := append([]string{"build", "-trimpath", "-o", path}, flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/coredns")...)
-	cmd.Dir = root
+	command, _, _ := strings.Cut(name, "-")
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/"+command)...)
+	cmd.Dir = filepath.Join(root, module)
 	cmd.Env = append(append(os.Environ(), "GOWORK=off"), env...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // go stops its compilers and cleans up
 	cmd.WaitDelay = 10 * time.Second

@@ -75,6 +75,43 @@ func (p *Plan) share(known *plans) {
 	}
 }
 
+// number gives each different answer a number.
+func (p *Plan) number() {
+	if p.answer == One && p.service.Type != mcs.Headless {
+		p.Sets = len(p.service.Members)
+	}
+	var known [][]int32
+	for i := range p.tiers {
+		t := &p.tiers[i]
+		for _, g := range []group{t.healthy, t.degraded, t.any} {
+			known = p.numberGroup(g, known)
+		}
+	}
+}
+
+// numberGroup numbers the answers of a group. known are the lists of backends that have a number, their place.
+func (p *Plan) numberGroup(g group, known [][]int32) [][]int32 {
+	switch {
+	case len(g) == 0:
+	case p.service.Type == mcs.Headless:
+		for i := range g {
+			same := func(l []int32) bool { return slices.Equal(l, g[i].backends) }
+			if g[i].set = slices.IndexFunc(known, same); g[i].set < 0 {
+				g[i].set, known = len(known), append(known, g[i].backends)
+			}
+		}
+		p.Sets = len(known)
+	case p.answer == One:
+		for i := range g {
+			g[i].set = g[i].member
+		}
+	default:
+		g[0].set = p.Sets
+		p.Sets++
+	}
+	return known
+}
+
 // shared returns the first list that is equal to one of the plan.
 func (p *Plan) shared(known *plans, backends []int32) []int32 {
 	if len(backends) == 0 {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/health"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
@@ -18,6 +19,10 @@ type Plan struct {
 	cap     int
 	tiers   []tier
 	*outline
+	// Sets is how many answers there are that hold all of a part, or of a group: Choice.Set is below it.
+	Sets int
+	// Memo is room for what readers derive from the plan, as Service.Memo is.
+	Memo atomic.Value
 }
 
 // tier is a set of candidates at the same distance.
@@ -38,6 +43,7 @@ type part struct {
 	member   int     // index into Service.Members; -1 for a set of backends of several members
 	backends []int32 // indices into Service.Backends
 	v4, v6   bool
+	set      int // Choice.Set when it is answered; that of the first part stands for the group
 }
 
 // Choice says what a draw chose, for explanations. Tier counts from 0, the nearest. Member is "" when several answer.
@@ -47,6 +53,9 @@ type Choice struct {
 	Panic  bool
 	// Degraded is true when the choice fell on the degraded part of the tier.
 	Degraded bool
+	// Set numbers the answer among those of the plan: answers of one number and family are equal. -1 when there is none, or
+	// when it holds only some of what there is.
+	Set int
 }
 
 // candidate is a member or a backend while a plan is made.
@@ -71,6 +80,7 @@ func compile(p *Policy, s *mcs.Service, o *outline, v *View, class topology.Loca
 		b.members()
 	}
 	b.build(p.Panic)
+	plan.number()
 	return plan
 }
 
@@ -309,20 +319,21 @@ func (b *builder) weight(member, ready, total int, panicking bool) float64 {
 // that are weighed come first.
 const drainedWeight = 1e-9
 
+// Pick tells what Addresses or, when the answer holds no more than most, Backends choose, without making it.
+func (p *Plan) Pick(d Draw, of Family, most int) Choice {
+	if p.service.Type == mcs.Headless {
+		_, choice := p.part(d, of, most)
+		return choice
+	}
+	_, choice := p.group(d, of)
+	return choice
+}
+
 // Addresses appends to dst the addresses of one family that a ClusterSetIP service answers with, sorted and without
 // duplicates.
 func (p *Plan) Addresses(dst []netip.Addr, d Draw, of Family) ([]netip.Addr, Choice) {
 	begin := len(dst)
-	g, choice := p.choose(d, of)
-	if p.answer == One {
-		at := g.draw(d, of)
-		if at < 0 {
-			return dst, choice
-		}
-		m := &p.service.Members[g[at].member]
-		choice.Member = m.Cluster
-		return appendFamily(dst, m.Addrs, of), choice
-	}
+	g, choice := p.group(d, of)
 	for i := range g {
 		dst = appendFamily(dst, p.service.Members[g[i].member].Addrs, of)
 	}
@@ -331,6 +342,23 @@ func (p *Plan) Addresses(dst []netip.Addr, d Draw, of Family) ([]netip.Addr, Cho
 		dst = append(dst[:begin], slices.Compact(dst[begin:])...)
 	}
 	return dst, choice
+}
+
+// group finds the parts that a ClusterSetIP service answers with: the one that is drawn, or all.
+func (p *Plan) group(d Draw, of Family) (group, Choice) {
+	g, choice := p.choose(d, of)
+	if p.answer == One {
+		at := g.draw(d, of)
+		if at < 0 {
+			return nil, choice
+		}
+		g = g[at : at+1]
+		choice.Member = p.service.Members[g[0].member].Cluster
+	}
+	if len(g) > 0 {
+		choice.Set = g[0].set
+	}
+	return g, choice
 }
 
 func appendFamily(dst, addrs []netip.Addr, of Family) []netip.Addr {
@@ -347,15 +375,7 @@ func appendFamily(dst, addrs []netip.Addr, of Family) []netip.Addr {
 // identities, so that both families and SRV show the same ones, unless the chosen ones have nothing of the family asked
 // for (nil: any) while others have. most is for an answer that holds no more, and counts those of the family only.
 func (p *Plan) Backends(dst []int32, d Draw, of Family, most int) ([]int32, Choice) {
-	g, choice := p.choose(d, of)
-	at := g.draw(d, of)
-	if at < 0 {
-		return dst, choice
-	}
-	if g[at].member >= 0 {
-		choice.Member = p.service.Members[g[at].member].Cluster
-	}
-	backends := g[at].backends
+	backends, choice := p.part(d, of, most)
 	begin := len(dst)
 	if p.cap > 0 && p.cap < len(backends) {
 		dst = p.lowest(dst, d, backends, nil, p.cap)
@@ -368,6 +388,23 @@ func (p *Plan) Backends(dst []int32, d Draw, of Family, most int) ([]int32, Choi
 		return p.lowest(dst, d, backends, of, most), choice
 	}
 	return append(dst, backends...), choice
+}
+
+// part finds the backends of the part that a headless service answers with, or with some of which.
+func (p *Plan) part(d Draw, of Family, most int) ([]int32, Choice) {
+	g, choice := p.choose(d, of)
+	at := g.draw(d, of)
+	if at < 0 {
+		return nil, choice
+	}
+	if g[at].member >= 0 {
+		choice.Member = p.service.Members[g[at].member].Cluster
+	}
+	backends := g[at].backends
+	if (p.cap == 0 || p.cap >= len(backends)) && (most == 0 || most >= len(backends)) {
+		choice.Set = g[at].set
+	}
+	return backends, choice
 }
 
 // first leaves of what is in dst from begin on the first most of the family, if there are more.
@@ -397,7 +434,7 @@ func (p *Plan) choose(d Draw, of Family) (group, Choice) {
 				continue
 			}
 			t := &p.tiers[i]
-			c := Choice{Tier: i, Degraded: degraded, Panic: t.load.Panic}
+			c := Choice{Tier: i, Degraded: degraded, Panic: t.load.Panic, Set: -1}
 			if g := t.part(degraded); g.has(of) {
 				return g, c
 			}
@@ -427,11 +464,11 @@ func (p *Plan) next(of Family) (group, Choice) {
 	} {
 		for i := range p.tiers {
 			if g := pick(&p.tiers[i]); g.has(of) {
-				return g, Choice{Tier: i, Degraded: half == 1, Panic: half == 2}
+				return g, Choice{Tier: i, Degraded: half == 1, Panic: half == 2, Set: -1}
 			}
 		}
 	}
-	return nil, Choice{}
+	return nil, Choice{Set: -1}
 }
 
 func (g group) has(of Family) bool {

@@ -28,6 +28,8 @@ type exportFeed struct {
 	// requests bounds how many fetches ask the API server at once.
 	requests chan struct{}
 
+	// reselect gets a token when an export is not covered by selected.
+	reselect chan struct{}
 	// slicesReached is the resourceVersion up to which the watch of EndpointSlices has told everything.
 	slicesReached       atomic.Uint64
 	services, endpoints atomic.Int64
@@ -40,6 +42,8 @@ type exportFeed struct {
 	held     map[mcs.ServiceKey]*held
 	// owner tells to which service a held EndpointSlice (namespace, name) belongs.
 	owner map[mcs.ServiceKey]mcs.ServiceKey
+	// selected is which EndpointSlices were asked for last.
+	selected selection
 	// following is true once Services and EndpointSlices are watched: an export that appears from then on must be fetched.
 	following bool
 	listed    struct{ exports, services, slices bool }
@@ -102,6 +106,7 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
 		group:     mcsGroup{clients: c, plural: "serviceexports"},
 		requests:  make(chan struct{}, 8),
+		reselect:  make(chan struct{}, 1),
 		fetching:  map[mcs.ServiceKey]*fetch{},
 		held:      map[mcs.ServiceKey]*held{},
 		owner:     map[mcs.ServiceKey]mcs.ServiceKey{},
@@ -125,7 +130,7 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 		{{"serviceexports", f.group.lists(), f.group.client(), exports}},
 		{
 			{"services", cache.NewFilteredListWatchFromClient(core, "services", "", all), core, services},
-			{"endpointslices", cache.NewFilteredListWatchFromClient(discovery, "endpointslices", "", all), discovery, endpointSlices},
+			{"endpointslices", cache.NewFilteredListWatchFromClient(discovery, "endpointslices", "", f.selectSlices), discovery, endpointSlices},
 		},
 	}, nil
 }
@@ -143,9 +148,9 @@ func (f *exportFeed) stores() (exports, services, endpointSlices *store) {
 		remains: f.remainsOf, hold: &f.holds[1],
 	}
 	endpointSlices = &store{
-		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() { f.begin(&f.slicesBegan) },
+		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: f.beginSlices,
 		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
-		remains: f.remainsOfSlices, hold: &f.holds[2], reached: &f.slicesReached,
+		remains: f.remainsOfSlices, hold: &f.holds[2], reached: &f.slicesReached, again: f.selectAnew,
 	}
 	return exports, services, endpointSlices
 }
@@ -307,6 +312,14 @@ func (f *exportFeed) begin(mark *uint64) {
 	f.following = true
 }
 
+// beginSlices selects the EndpointSlices of all exports that are known.
+func (f *exportFeed) beginSlices() {
+	f.begin(&f.slicesBegan)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.selected = selectionOf(f.held)
+}
+
 // ServiceExports.
 
 // compactExport makes an item whose fact is an mcs.Export.
@@ -343,6 +356,7 @@ func (f *exportFeed) export(it *item) {
 		f.held[it.key] = h
 		if f.following {
 			f.fetch(it.key, h)
+			f.mind(it.key)
 		}
 	}
 	h.export = export
@@ -754,9 +768,9 @@ func (f *exportFeed) fetch(key mcs.ServiceKey, h *held) {
 	})
 }
 
-// get asks for the Service and the EndpointSlices of an export. The slices need only be as new as what the watch of all
-// slices has told, and may have dropped, before the export was known: what is newer comes by the watch. An API server
-// has them in its cache then, while for the newest it first asks etcd how new they are, which takes up to 100 ms.
+// get asks for the Service and the EndpointSlices of an export. The slices need only be as new as what the watch has
+// told, and may have dropped, before the export was known: what is newer comes by the watch, or by the list that is made
+// when the watch does not cover the name. An API server has them in its cache then, while for the newest it first asks etcd how new they are, which takes up to 100 ms.
 func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey, newest bool) (*corev1.Service, []discoveryv1.EndpointSlice, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -768,15 +782,22 @@ func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey, newest bool) (
 		return nil, nil, err
 	}
 	options := metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name}
-	if reached := f.slicesReached.Load(); reached != 0 && !newest {
-		options.ResourceVersion = strconv.FormatUint(reached, 10)
-		options.ResourceVersionMatch = metav1.ResourceVersionMatchNotOlderThan
+	if !newest {
+		f.notOlder(&options)
 	}
 	list, err := f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, options)
 	if err != nil {
 		return nil, nil, err
 	}
 	return service, list.Items, nil
+}
+
+// notOlder has a list of EndpointSlices made from an API server's cache that is as new as what the watch has told.
+func (f *exportFeed) notOlder(o *metav1.ListOptions) {
+	if reached := f.slicesReached.Load(); reached != 0 {
+		o.ResourceVersion = strconv.FormatUint(reached, 10)
+		o.ResourceVersionMatch = metav1.ResourceVersionMatchNotOlderThan
+	}
 }
 
 func (f *exportFeed) gone(key mcs.ServiceKey, mine *fetch) bool {

@@ -221,6 +221,7 @@ func TestExportFeed(t *testing.T) {
 			m.sees("after the old deletion", otherIP, nothing)
 		}},
 		{"a slice deleted while it is fetched does not come back", func(m *model) {
+			m.set(theExports, export("other", "a")) // the watch covers the name
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.sync()
 			m.set(theExports, export("shop", "a"))
@@ -234,6 +235,7 @@ func TestExportFeed(t *testing.T) {
 			m.sees("after the fetch", noService, nothing)
 		}},
 		{"a slice that changes hands while it is fetched does not stay with the old service", func(m *model) {
+			m.set(theExports, export("other", "a")) // the watch covers the name
 			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
 			m.sync()
 			m.set(theExports, export("shop", "a"))
@@ -245,6 +247,28 @@ func TestExportFeed(t *testing.T) {
 			m.events()
 			m.answer(call)
 			m.sees("after the fetch", noService, nothing)
+		}},
+		{"what happens to slices that the watch does not cover yet is known once it does", func(m *model) {
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.1"))
+			m.sync()
+			m.set(theExports, export("shop", "a"))
+			m.events()
+			m.fetch()
+			m.sees("after the fetch", noService+" s 10.8.0.1", nothing)
+			m.set(theSlices, slice("shop", "s", "a", "10.8.0.2"))
+			m.events()
+			m.sees("after a change", noService+" s 10.8.0.1", nothing)
+			if !m.feed.lacks() {
+				m.t.Fatal("The feed does not want another selection")
+			}
+			m.listAll(theSlices)
+			m.set(theSlices, slice("shop", "t", "a", "10.8.0.3"))
+			m.events()
+			m.fetch()
+			m.sees("with another selection", noService+" s 10.8.0.2 t 10.8.0.3", nothing)
+			if m.feed.lacks() {
+				m.t.Error("The feed wants another selection still")
+			}
 		}},
 		{"a slice that a fetch finds in other hands leaves the old service", func(m *model) {
 			m.set(theExports, export("shop", "b"))

@@ -144,7 +144,7 @@ func (w *Watcher) follow(ctx context.Context, stages []stage) {
 	running.Go(func() {
 		for _, st := range stages {
 			for _, r := range st {
-				running.Go(func() { w.reflector(ctx, r).RunWithContext(ctx) })
+				running.Go(func() { w.reflect(ctx, r) })
 			}
 			for _, r := range st {
 				select {
@@ -204,6 +204,22 @@ func (w *Watcher) ask(ctx context.Context) error {
 		w.life.proof()
 	}
 	return err
+}
+
+// reflect keeps a Reflector running until ctx ends, each time until all must be listed anew.
+func (w *Watcher) reflect(ctx context.Context, r resource) {
+	if r.store.again == nil {
+		w.reflector(ctx, r).RunWithContext(ctx)
+		return
+	}
+	for ctx.Err() == nil {
+		var running sync.WaitGroup
+		once, cancel := context.WithCancel(ctx)
+		running.Go(func() { w.reflector(once, r).RunWithContext(once) })
+		r.store.again(once)
+		cancel()
+		running.Wait()
+	}
 }
 
 // reflector follows one resource. It observes every answer and failure on the way.
@@ -439,6 +455,8 @@ type store struct {
 	once     sync.Once
 	// reached, where there is one, is the resourceVersion up to which the watch has told everything.
 	reached *atomic.Uint64
+	// again, where there is one, returns when all must be listed anew, or when ctx ends.
+	again func(ctx context.Context)
 }
 
 // start is called before a full list is asked for.

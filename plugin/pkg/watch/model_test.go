@@ -20,6 +20,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -180,6 +181,8 @@ type model struct {
 	log  [kinds][]modelEvent
 	at   [kinds]int // how many of log the watch has delivered, -1 before the first list
 	list [kinds]*listing
+	// selects is which EndpointSlices the watch brings.
+	selects labels.Selector
 
 	mu    sync.Mutex
 	calls []*call // requests of fetches without a reply, in order
@@ -188,6 +191,7 @@ type model struct {
 // listing is a full list under way: begun, then evaluated at a point of the log, then made items, then passed on.
 type listing struct {
 	at      int // -1 before it is evaluated
+	selects labels.Selector
 	version uint64
 	items   []any
 }
@@ -298,7 +302,14 @@ func (m *model) event(k kind) bool {
 		return false
 	}
 	e := m.log[k][m.at[k]]
+	was := m.state(k, m.at[k])[idOf(e.obj)]
 	m.at[k]++
+	if k == theSlices {
+		had := was != nil && m.selects.Matches(labels.Set(was.GetLabels()))
+		if e.gone = e.gone || !m.selects.Matches(labels.Set(e.obj.GetLabels())); e.gone && !had {
+			return true // nobody is told
+		}
+	}
 	set, remove := m.feed.setExport, m.feed.removeExport
 	switch k {
 	case theServices:
@@ -328,24 +339,46 @@ func (m *model) relist(k kind, behind int) {
 		case theServices:
 			m.feed.begin(&m.feed.servicesBegan)
 		case theSlices:
-			m.feed.begin(&m.feed.slicesBegan)
+			m.feed.beginSlices()
+			m.list[k].selects = parsed(m.t, m.feed.selected.selector())
 		}
 	case l.at < 0:
-		l.at = max(len(m.log[k])-behind, m.at[k], 0)
+		l.at = max(len(m.log[k])-behind, m.told(k), 0)
 		l.version = m.version(k, l.at)
 	case l.items == nil:
 		compact := []func(any) any{m.feed.compactExport, m.feed.compactService, m.feed.compactSlice}[k]
 		l.items = []any{}
 		for _, o := range m.state(k, l.at) {
-			l.items = append(l.items, compact(o))
+			if l.selects == nil || l.selects.Matches(labels.Set(o.GetLabels())) {
+				l.items = append(l.items, compact(o))
+			}
 		}
 	default:
 		m.list[k], m.at[k] = nil, l.at
 		if k == theSlices {
 			m.feed.slicesReached.Store(l.version)
+			m.selects = l.selects
 		}
 		[]func([]any){m.feed.replaceExports, m.feed.replaceServices, m.feed.replaceSlices}[k](l.items)
 	}
+}
+
+// told is how many events the client knows of: those that a watch has passed over in silence it does not.
+func (m *model) told(k kind) int {
+	at := m.at[k]
+	for k == theSlices && at > 0 && m.version(k, at) > m.feed.slicesReached.Load() {
+		at--
+	}
+	return at
+}
+
+func parsed(t *testing.T, selector string) labels.Selector {
+	t.Helper()
+	s, err := labels.Parse(selector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // listAll makes one full list of a resource at once.
@@ -410,13 +443,13 @@ func (m *model) settle() {
 	m.t.Helper()
 	for range 1000 {
 		for k := range kinds {
-			if m.list[k] != nil || m.at[k] < 0 {
+			if m.list[k] != nil || m.at[k] < 0 || k == theSlices && m.feed.lacks() {
 				m.listAll(k)
 			}
 		}
 		m.events()
 		m.fetch()
-		if len(m.feed.fetching) == 0 {
+		if len(m.feed.fetching) == 0 && !m.feed.lacks() {
 			return
 		}
 		time.Sleep(time.Minute) // of the bubble: a fetch that failed waits

@@ -15,9 +15,12 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
 // apiServer speaks as much of the Kubernetes API as a Watcher needs: discovery, full lists, watches, single objects. The
@@ -168,14 +171,16 @@ func (s *apiServer) list(resource, namespace, selector string) (out []runtime.Ob
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out = []runtime.Object{}
-	seen := map[string]bool{}
+	selects, err := labels.Parse(selector)
+	if err != nil {
+		s.t.Errorf("The fake API server: %v", err)
+		return out, s.rv
+	}
+	seen := map[mcs.ServiceKey]bool{}
 	for _, item := range slices.Backward(s.objects[resource]) {
 		o := item.Object.(metav1.Object)
-		id := o.GetNamespace() + "/" + o.GetName()
-		key, value, exact := strings.Cut(selector, "=")
-		got, labelled := o.GetLabels()[key]
-		if !seen[id] && !item.gone && (namespace == "" || o.GetNamespace() == namespace) &&
-			(selector == "" || labelled && (!exact || got == value)) {
+		id := idOf(o)
+		if !seen[id] && !item.gone && (namespace == "" || o.GetNamespace() == namespace) && selects.Matches(labels.Set(o.GetLabels())) {
 			out = append(out, item.Object)
 		}
 		seen[id] = true
@@ -189,16 +194,23 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 	w.WriteHeader(http.StatusOK)
 	out := json.NewEncoder(w)
 	selector := r.URL.Query().Get("labelSelector")
+	selects, err := labels.Parse(selector)
+	if err != nil {
+		s.t.Errorf("The fake API server: %v", err)
+		return
+	}
 	send := func(kind string, o any) {
 		if err := out.Encode(map[string]any{"type": kind, "object": o}); err == nil {
 			w.(http.Flusher).Flush()
 		}
 	}
 	var seen int
+	told := map[mcs.ServiceKey]bool{} // what the client has
 	if streamed {
 		items, rv := s.list(resource, "", selector)
 		for _, o := range items {
 			send("ADDED", o)
+			told[idOf(o.(metav1.Object))] = true
 		}
 		seen = rv
 		bookmark := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{ResourceVersion: fmt.Sprint(rv), Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}}
@@ -217,15 +229,18 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 			return
 		}
 		for _, item := range items {
+			o := item.Object.(metav1.Object)
+			selected, had := !item.gone && selects.Matches(labels.Set(o.GetLabels())), told[idOf(o)]
+			told[idOf(o)] = selected
 			if item.rv <= seen {
 				continue
 			}
-			seen = item.rv
-			kind := "MODIFIED"
-			if item.gone {
-				kind = "DELETED"
+			switch seen = item.rv; {
+			case selected:
+				send("MODIFIED", item.Object)
+			case had:
+				send("DELETED", item.Object)
 			}
-			send(kind, item.Object)
 		}
 		select {
 		case <-changed:

@@ -73,6 +73,8 @@ type Client struct {
 	Oldest map[string]int
 	// Streams counts the open streams, by resource.
 	Streams map[string]int
+	// Selectors are, by resource, that of the last stream.
+	Selectors map[string]labels.Selector
 	// Waiting counts requests that are not answered yet.
 	Waiting int
 	// Denied is the index when the client was told last that multicluster.x-k8s.io is not served, 0 if never.
@@ -341,14 +343,17 @@ func (v *Virtual) Client(token string) Client {
 	defer v.mu.Unlock()
 	c := *v.client(token)
 	c.Delivered, c.Oldest, c.Streams = maps.Clone(c.Delivered), maps.Clone(c.Oldest), maps.Clone(c.Streams)
-	c.Answered, c.Proved = maps.Clone(c.Answered), maps.Clone(c.Proved)
+	c.Answered, c.Proved, c.Selectors = maps.Clone(c.Answered), maps.Clone(c.Proved), maps.Clone(c.Selectors)
 	return c
 }
 
 func (v *Virtual) client(token string) *Client {
 	c := v.clients[token]
 	if c == nil {
-		c = &Client{Delivered: map[string]int{}, Oldest: map[string]int{}, Streams: map[string]int{}, Answered: map[string]time.Time{}, Proved: map[string]time.Time{}}
+		c = &Client{
+			Delivered: map[string]int{}, Oldest: map[string]int{}, Streams: map[string]int{}, Selectors: map[string]labels.Selector{},
+			Answered: map[string]time.Time{}, Proved: map[string]time.Time{},
+		}
 		v.clients[token] = c
 	}
 	return c
@@ -365,6 +370,7 @@ type request struct {
 	watch, stream   bool // stream: begins with all objects
 	partial         bool // only metadata
 	selects         func(*object) bool
+	selector        labels.Selector
 }
 
 // proves tells whether it asks for a resource in all namespaces, whole whether for all of it.
@@ -402,6 +408,7 @@ func (v *Virtual) parse(req *http.Request) (*request, error) {
 		return (r.namespace == "" || o.namespace == r.namespace) && (!only || o.name == field) &&
 			(r.name == "" || o.name == r.name) && selector.Matches(o.labels)
 	}
+	r.selector = selector
 	r.watch = r.query.Get("watch") == "true" || r.query.Get("watch") == "1"
 	r.stream = r.query.Get("sendInitialEvents") == "true"
 	r.partial = strings.Contains(req.Header.Get("Accept"), "as="+partialKind)
@@ -717,6 +724,7 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 			st.err = io.ErrUnexpectedEOF
 		}
 		r.client.Streams[r.resource]++
+		r.client.Selectors[r.resource] = r.selector
 		r.client.Answered[r.resource], r.client.Proved[r.resource] = time.Now(), time.Now()
 		if !r.stream {
 			st.delivered()

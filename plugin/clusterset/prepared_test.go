@@ -1,0 +1,141 @@
+package clusterset
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
+	"github.com/coredns/coredns/request"
+	"github.com/miekg/dns"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+)
+
+// TestPreparedAnswersAreThoseMadeAnew asks two handlers the same, of which one has answered all of it before.
+func TestPreparedAnswersAreThoseMadeAnew(t *testing.T) {
+	worlds := map[string]*world{"shop": shop(true), "many hosts": bigWorld(40)}
+	policies := map[string]balance.Policy{
+		"one member": {}, "all members": {Answer: balance.All, Prefer: balance.ByLabels}, "three at most": {MaxAnswers: 3},
+	}
+	sizes := map[string]func(*dns.Msg){"512 octets": func(*dns.Msg) {}, "4096 octets": func(m *dns.Msg) { m.SetEdns0(4096, false) }}
+	for worldName, w := range worlds {
+		for policyName, policy := range policies {
+			t.Run(worldName+", "+policyName, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { // the clock stands still: draws stay
+					setup := func(c *Clusterset) {
+						p := policy
+						c.policy, c.zones = &p, plugin.Zones{defaultZone, "example.org."}
+					}
+					warm := handlerOf(w, setup)
+					for sizeName, size := range sizes {
+						for range 2 {
+							for _, q := range askable(w) {
+								m := new(dns.Msg).SetQuestion(q.Name, q.Qtype)
+								size(m)
+								for _, client := range []string{"10.240.0.1", "10.240.7.9"} {
+									anew, again := from(t, handlerOf(w, setup), m, client), from(t, warm, m, client)
+									if anew != again {
+										t.Fatalf("%s of %s with %s: made anew\n%s\nfrom what was prepared\n%s", dns.TypeToString[q.Qtype], q.Name, sizeName, anew, again)
+									}
+								}
+							}
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// askable are the address questions of all services in a world, in two zones and two cases.
+func askable(w *world) (out []dns.Question) {
+	for s := range w.snapshot.Load().Services {
+		for _, zone := range []string{".svc.clusterset.local.", ".svc.example.org.", ".SVC.Example.org."} {
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+				out = append(out, dns.Question{Name: s.Key.Name + "." + s.Key.Namespace + zone, Qtype: qtype})
+			}
+		}
+	}
+	return out
+}
+
+// from returns the answer that a client gets, as text.
+func from(t *testing.T, c *Clusterset, m *dns.Msg, client string) string {
+	t.Helper()
+	w := dnstest.NewRecorder(&test.ResponseWriter{RemoteIP: client})
+	if _, err := c.ServeDNS(context.Background(), request.NewScrubWriter(m, w), m); err != nil {
+		t.Fatal(err)
+	}
+	return w.Msg.String()
+}
+
+func TestPreparedRecordsAreBounded(t *testing.T) {
+	ids := []topology.ClusterID{"east"}
+	w := newTestWorld(mcs.Scope{Members: membersOf(ids...)}, func(w *world) {
+		for i := range 50 {
+			w.shard("east", "shop", fmt.Sprint("web-", i), clusterIPShard(fmt.Sprint("10.0.0.", i)))
+		}
+		w.allSynced()
+	})
+	c := handlerOf(w)
+	before := process
+	t.Cleanup(func() { process = before })
+	process = newStore()
+	one := sizeOf(make([]dns.RR, 1))
+	process.prepared.most = 10 * one
+	kept := func() (n int) {
+		for s := range w.snapshot.Load().Services {
+			p := preparedOf(c.policy.Plan(s, c.view.current(c), topology.Locality{}), s.Key, c.zones)
+			for i := range p.records {
+				if p.records[i].Load() != nil {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	for i := range 50 {
+		from(t, c, new(dns.Msg).SetQuestion(fmt.Sprintf("web-%d.shop.svc.clusterset.local.", i), dns.TypeA), "10.0.0.1")
+		if want := min(i+1, 10); kept() != want {
+			t.Fatalf("After %d answers %d are kept, want %d", i+1, kept(), want)
+		}
+	}
+	if got := process.prepared.used; got != 10*one {
+		t.Errorf("%d bytes are counted, want %d", got, 10*one)
+	}
+}
+
+func TestPreparedRecordsEndWithTheirPlan(t *testing.T) {
+	s := stock{most: 1 << 20}
+	records := []dns.RR{&dns.A{}}
+	func() {
+		s.keep(&prepared{records: make([]atomicRecords, 2)}, 1, records)
+	}()
+	runtime.GC()
+	if s.queue[0].of.Value() != nil {
+		t.Error("What is prepared is kept when nothing needs it any more")
+	}
+	s.most = s.used
+	s.keep(&prepared{records: make([]atomicRecords, 2)}, 0, records)
+	if len(s.queue) != 1 || s.used != sizeOf(records) {
+		t.Errorf("%d answers of %d bytes are counted, want one", len(s.queue), s.used)
+	}
+}
+
+func TestNoQueryWaitsToKeepRecords(t *testing.T) {
+	s := stock{most: 1 << 20}
+	p := &prepared{records: make([]atomicRecords, 1)}
+	s.mu.Lock()
+	s.keep(p, 0, []dns.RR{&dns.A{}})
+	s.mu.Unlock()
+	if p.records[0].Load() != nil {
+		t.Error("Records were kept while another query had the lock")
+	}
+}

@@ -1,0 +1,176 @@
+//go:build linux
+
+package compare
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pin lets a thread run on one processor only, 0 being the calling thread. With a single processor nothing is pinned.
+func pin(thread, processor int) error {
+	if runtime.NumCPU() < 2 {
+		return nil
+	}
+	var set unix.CPUSet
+	set.Set(processor)
+	if err := unix.SchedSetaffinity(thread, &set); err != nil {
+		return fmt.Errorf("pin thread %d to processor %d: %w", thread, processor, err)
+	}
+	return nil
+}
+
+// pinProcess pins all threads of a process. New threads are where those that make them are, so it looks until it finds
+// no more.
+func pinProcess(pid, processor int) error {
+	pinned := map[int]bool{}
+	for {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return err
+		}
+		before := len(pinned)
+		for _, entry := range entries {
+			thread, err := strconv.Atoi(entry.Name())
+			if err != nil || pinned[thread] {
+				continue
+			}
+			if err := pin(thread, processor); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+			pinned[thread] = true
+		}
+		if len(pinned) == before {
+			return nil
+		}
+	}
+}
+
+// cpuTime returns how long the processors have worked for a process so far, user and system.
+func cpuTime(pid int) (time.Duration, error) {
+	// The clock of another process; see clock_getcpuclockid(3). It counts in nanoseconds what /proc/PID/stat counts in
+	// hundredths of a second.
+	const cpuClock = 2
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|cpuClock), &t); err != nil {
+		return 0, fmt.Errorf("read the processor time of process %d: %w", pid, err)
+	}
+	return time.Duration(t.Nano()), nil
+}
+
+// family returns a process and all that it has started.
+func family(pid int) []int {
+	all := []int{pid}
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return all
+	}
+	for _, file := range children {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for word := range strings.FieldsSeq(string(text)) {
+			if child, err := strconv.Atoi(word); err == nil {
+				all = append(all, family(child)...)
+			}
+		}
+	}
+	return all
+}
+
+// memory is what a process holds, in octets.
+type memory struct{ resident, peak int64 }
+
+// memoryOf reads what a process holds, and the most that it has held since the start or resetPeak.
+func memoryOf(pid int) (memory, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return memory{}, err
+	}
+	values, err := numbers(string(text), ":", "VmRSS", "VmHWM")
+	if err != nil {
+		return memory{}, fmt.Errorf("read the memory of process %d: %w", pid, err)
+	}
+	const kB = 1 << 10
+	return memory{values[0] * kB, values[1] * kB}, nil
+}
+
+// resetPeak makes the kernel forget the most that a process has held; see proc_pid_clear_refs(5).
+func resetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0o200)
+}
+
+// heap is what the Go runtime of a server says.
+type heap struct{ live, allocations, allocated int64 }
+
+// heapOf asks the *pprof* plugin at an address. With collect, garbage is collected first, so that live is what is
+// needed.
+func heapOf(ctx context.Context, address string, collect bool) (heap, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	url := "http://" + address + "/debug/pprof/heap?debug=1"
+	if collect {
+		url += "&gc=1"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return heap{}, err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return heap{}, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return heap{}, err
+	}
+	values, err := numbers(string(text), " = ", "# HeapAlloc", "# Mallocs", "# TotalAlloc")
+	if err != nil {
+		return heap{}, fmt.Errorf("read the heap from %s: %w", url, err)
+	}
+	return heap{live: values[0], allocations: values[1], allocated: values[2]}, nil
+}
+
+// numbers finds the numbers that stand behind keys, at the beginning of lines.
+func numbers(text, between string, keys ...string) ([]int64, error) {
+	found := map[string]int64{}
+	lines := bufio.NewScanner(strings.NewReader(text))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		key, value, ok := strings.Cut(lines.Text(), between)
+		if !ok {
+			continue
+		}
+		fields := strings.Fields(value)
+		if len(fields) == 0 {
+			continue
+		}
+		if n, err := strconv.ParseInt(fields[0], 10, 64); err == nil {
+			found[key] = n
+		}
+	}
+	out := make([]int64, len(keys))
+	for i, key := range keys {
+		n, ok := found[key]
+		if !ok {
+			return nil, fmt.Errorf("no %q", key)
+		}
+		out[i] = n
+	}
+	return out, lines.Err()
+}
