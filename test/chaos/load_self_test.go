@@ -43,7 +43,7 @@ func TestTheLoadSeesWhatIsWrong(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			begin := time.Now().Add(-time.Minute)
-			l := &load{right: map[string]time.Time{asked: begin}, tally: tally{wrong: map[string]int{}}}
+			l := &load{right: map[string]time.Time{asked: begin}, tally: tally{wrong: map[string]int{}, refused: map[string]int{}}}
 			l.note(asked, row.answer, nil, &phase{allowed: row.before}, &phase{allowed: row.after})
 			got := l.tally
 			if got.queries != 1 || got.right != row.want.right || got.servfail != row.want.servfail || len(got.wrong) != row.wrong {

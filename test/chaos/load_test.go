@@ -47,6 +47,7 @@ type load struct {
 type tally struct {
 	queries, right, servfail, unanswered int
 	wrong                                map[string]int // what was answered to what
+	refused                              map[string]int // the names that were SERVFAIL, or not answered, against what is right
 	gap                                  time.Duration  // the longest time without a right answer, of any name
 	gapOf                                string         // which
 }
@@ -55,7 +56,7 @@ type tally struct {
 func ask(t *testing.T, s *server.Server, b belief) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{stop: cancel, right: map[string]time.Time{}, tally: tally{wrong: map[string]int{}}}
+	l := &load{stop: cancel, right: map[string]time.Time{}, tally: tally{wrong: map[string]int{}, refused: map[string]int{}}}
 	l.enter(b)
 	for i := range sockets {
 		conn, err := net.Dial("udp", s.Addr())
@@ -109,6 +110,7 @@ func (l *load) note(name string, m *dns.Msg, err error, before, after *phase) {
 	l.tally.queries++
 	if err != nil {
 		l.tally.unanswered++
+		l.tally.refused[name+" "+err.Error()]++
 		return
 	}
 	if m.Rcode == dns.RcodeServerFailure {
@@ -118,7 +120,9 @@ func (l *load) note(name string, m *dns.Msg, err error, before, after *phase) {
 	case before.allowed[name][o] || after.allowed[name][o]:
 		l.tally.right++
 		l.close(name, time.Now())
-	case m.Rcode != dns.RcodeServerFailure:
+	case m.Rcode == dns.RcodeServerFailure:
+		l.tally.refused[name+" SERVFAIL"]++
+	default:
 		l.tally.wrong[fmt.Sprintf("%s: %s", name, o)]++
 	}
 }

@@ -337,6 +337,9 @@ func (x *scene) end(t *testing.T, gap time.Duration) {
 	for _, what := range slices.Sorted(maps.Keys(r.wrong)) {
 		t.Errorf("wrong answers: %d times %s", r.wrong[what], what)
 	}
+	for _, what := range slices.Sorted(maps.Keys(r.refused)) {
+		t.Logf("no answer: %d times %s", r.refused[what], what)
+	}
 	if r.gap > gap {
 		t.Errorf("no right answer to %s for %s, want %s at most", r.gapOf, round(r.gap), gap)
 	}
