@@ -116,7 +116,7 @@ func TestOnlyWatchKnowsKubernetes(t *testing.T) {
 }
 
 // order is from the top down; a package may import those below it only. Plugins stand above all.
-var order = []string{"plugin/pkg/corefile", "plugin/pkg/lease", "plugin/pkg/watch/watchtest", "plugin/pkg/watch", "plugin/pkg/state", "plugin/pkg/balance", "plugin/pkg/health", "plugin/pkg/mcs", "plugin/pkg/topology"}
+var order = []string{"plugin/pkg/corefile", "plugin/pkg/lease", "plugin/pkg/chain", "plugin/pkg/watch/watchtest", "plugin/pkg/watch", "plugin/pkg/state", "plugin/pkg/balance", "plugin/pkg/health", "plugin/pkg/mcs", "plugin/pkg/topology"}
 
 // level is how far down a package stands: 0 for a plugin, -1 for what is no part of the order.
 func level(pkg string) int {

@@ -12,6 +12,7 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
 
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/chain"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/health"
 )
 
@@ -33,7 +34,7 @@ func (c *Clusterhealth) Name() string { return pluginName }
 
 // ServeDNS implements plugin.Handler. It answers nothing.
 func (c *Clusterhealth) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
+	return chain.Next(pluginName, c.Next, ctx, w, r)
 }
 
 // Health returns what is known now of all members that are probed or drained, the same pointer as long as nothing

@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/chain"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
@@ -45,42 +46,73 @@ type Clusterset struct {
 func (c *Clusterset) Name() string { return pluginName }
 
 // ServeDNS implements plugin.Handler. It takes no lock and reads one snapshot.
+//
+// A query has a goroutine and a small stack of its own, and most of what it costs beside system calls is a stack that has to
+// grow. So what is large stands in one query value on the heap, and the answer is made before anything is written.
 func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	if len(r.Question) == 0 {
-		return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
+	zone := -1
+	if len(r.Question) > 0 {
+		zone = zoneOf(c.zones, strings.ToLower(r.Question[0].Name))
 	}
-	// Names stand in messages as request.Request makes them: asking it would make them again.
-	asked := &r.Question[0]
-	qname := strings.ToLower(asked.Name)
-	zone := zoneOf(c.zones, qname)
 	if zone < 0 {
-		return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
+		return chain.Next(pluginName, c.Next, ctx, w, r)
 	}
-	switch asked.Qtype {
+	switch r.Question[0].Qtype {
 	case dns.TypeAXFR, dns.TypeIXFR:
 		return dns.RcodeRefused, nil
 	}
-	a := answer{
-		Clusterset: c,
-		snapshot:   c.world.snapshot.Load(),
-		qname:      asked.Name,
-		qtype:      asked.Qtype,
-		zoneIndex:  zone,
-		state:      &request.Request{W: w, Req: r},
+	if reply := c.answer(ctx, w, r, zone); reply != nil {
+		return dns.RcodeSuccess, w.WriteMsg(reply)
 	}
+	return chain.Next(pluginName, c.Next, ctx, w, r)
+}
+
+// answer makes the reply to a query in one of the zones, nil when the next plugin has to.
+func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) *dns.Msg {
+	// Names stand in messages as request.Request makes them: asking it would make them again.
+	asked := &r.Question[0]
+	q := new(query)
+	a := &q.answer
+	a.Clusterset, a.snapshot, a.zoneIndex = c, c.world.snapshot.Load(), zone
+	a.state.W, a.state.Req, a.qname, a.qtype = w, r, asked.Name, asked.Qtype
+	qname := strings.ToLower(asked.Name)
 	relative := len(qname) - len(c.zones[zone])
 	a.zone = a.qname[relative:] // in the case that was asked
-	a.resolve(parseName(strings.TrimSuffix(qname[:relative], ".")))
+	a.name = parseName(strings.TrimSuffix(qname[:relative], "."))
+	a.resolve()
 	if a.absent {
 		if c.fall.Through(qname) {
-			return plugin.NextOrFailure(pluginName, c.Next, ctx, w, r)
+			return nil
 		}
 		if a.rcode = dns.RcodeNameError; !a.certain {
 			a.rcode = dns.RcodeServerFailure
 		}
 	}
-	describe(ctx, &a)
-	return dns.RcodeSuccess, w.WriteMsg(a.message(r))
+	describe(ctx, a)
+	return q.message()
+}
+
+// query is all that a query needs but its records.
+type query struct {
+	answer
+	reply    dns.Msg
+	question [1]dns.Question
+}
+
+// message makes the reply.
+func (q *query) message() *dns.Msg {
+	q.question[0] = q.state.Req.Question[0]
+	m := &q.reply
+	m.MsgHdr = dns.MsgHdr{
+		Id: q.state.Req.Id, Response: true, Opcode: q.state.Req.Opcode, Authoritative: true,
+		RecursionDesired: q.state.Req.RecursionDesired, CheckingDisabled: q.state.Req.CheckingDisabled, Rcode: q.rcode,
+	}
+	m.Question = q.question[:]
+	m.Answer, m.Extra = q.records, q.extra
+	if len(q.records) == 0 {
+		m.Ns = []dns.RR{soaRecord(q.zone, q.snapshot.Serial(), q.ttl)}
+	}
+	return m
 }
 
 // room returns how many octets the answer has for its records.
@@ -101,8 +133,10 @@ type answer struct {
 	qname, zone string
 	qtype       uint16
 	zoneIndex   int // of the zone as it is configured
-	// state is who asks; plan, draw and choice follow from it once they are needed.
-	state  *request.Request
+	name        name
+	// state is who asks; client, plan, draw and choice follow from it once they are needed.
+	state  request.Request
+	client topology.Client
 	plan   *balance.Plan
 	draw   balance.Draw
 	choice balance.Choice
@@ -115,18 +149,6 @@ type answer struct {
 	absent, certain bool
 }
 
-func (a *answer) message(r *dns.Msg) *dns.Msg {
-	m := new(dns.Msg)
-	m.SetReply(r)
-	m.Authoritative = true
-	m.Rcode = a.rcode
-	m.Answer, m.Extra = a.records, a.extra
-	if len(a.records) == 0 {
-		m.Ns = []dns.RR{soaRecord(a.zone, a.snapshot.Serial(), a.ttl)}
-	}
-	return m
-}
-
 // deny says that the name is not known. It is certain only when every source that could hold it has told all it knows.
 func (a *answer) deny() {
 	a.absent, a.certain = true, len(a.snapshot.Unsynced()) == 0
@@ -136,8 +158,8 @@ func (a *answer) deny() {
 func (a *answer) denyForm() { a.absent, a.certain = true, true }
 
 // resolve fills in the answer. Whoever leaves it without records and without a denial answers NODATA.
-func (a *answer) resolve(n name) {
-	switch n.kind {
+func (a *answer) resolve() {
+	switch n := &a.name; n.kind {
 	case apexName:
 		a.apex()
 	case versionName:
@@ -152,7 +174,7 @@ func (a *answer) resolve(n name) {
 			a.denyIn(n.namespace)
 		}
 	case serviceName, belowName:
-		a.resolveService(n)
+		a.resolveService()
 	default:
 		a.denyForm()
 	}
@@ -190,7 +212,8 @@ func (a *answer) apex() {
 	}
 }
 
-func (a *answer) resolveService(n name) {
+func (a *answer) resolveService() {
+	n := &a.name
 	s := a.snapshot.Service(n.namespace, n.service)
 	if s == nil {
 		a.denyIn(n.namespace)
@@ -204,14 +227,19 @@ func (a *answer) resolveService(n name) {
 		return
 	}
 	if n.kind == serviceName {
-		a.atService(s, n)
+		a.atService(s)
 		return
 	}
-	p := parseBelow(s, n.below)
+	a.below(s)
+}
+
+// below answers names below a service.
+func (a *answer) below(s *mcs.Service) {
+	p := parseBelow(s, a.name.below)
 	switch p.kind {
 	case portPart:
 		if a.qtype == dns.TypeSRV {
-			a.srv(s, n, func(port mcs.Port) bool { return port.Name == p.port && port.Protocol.String() == p.protocol })
+			a.srv(s, func(port mcs.Port) bool { return port.Name == p.port && port.Protocol.String() == p.protocol })
 		}
 	case endpointPart:
 		a.addresses(p.backend.Addrs)
@@ -229,7 +257,7 @@ func (a *answer) exists(s *mcs.Service) bool {
 	return !a.ignoreEmpty || s.HasReady()
 }
 
-func (a *answer) atService(s *mcs.Service, n name) {
+func (a *answer) atService(s *mcs.Service) {
 	of, isAddress := familyOf(a.qtype)
 	switch {
 	case isAddress && s.Imported && s.Type != mcs.Headless:
@@ -237,7 +265,7 @@ func (a *answer) atService(s *mcs.Service, n name) {
 	case isAddress:
 		a.chosen(s, of)
 	case a.qtype == dns.TypeSRV:
-		a.srv(s, n, func(mcs.Port) bool { return true })
+		a.srv(s, func(mcs.Port) bool { return true })
 	}
 }
 
@@ -280,13 +308,14 @@ func (a *answer) decide(s *mcs.Service) {
 	if a.plan != nil {
 		return
 	}
-	client := a.client(a.state)
+	a.locate()
 	view := a.view.current(a.Clusterset)
-	if client.Region == "" && client.Cluster != "" {
-		client.Region = view.Regions[client.Cluster]
+	at := &a.client.Locality
+	if at.Region == "" && at.Cluster != "" {
+		at.Region = view.Regions[at.Cluster]
 	}
-	a.plan = a.policy.Plan(s, view, client.Locality)
-	a.draw = balance.NewDraw(client.Addr, s.Key, time.Now(), time.Duration(a.ttl)*time.Second, s.ClientIPAffinity)
+	a.plan = a.policy.Plan(s, view, *at)
+	a.draw = balance.NewDraw(a.client.Addr, s.Key, time.Now(), time.Duration(a.ttl)*time.Second, s.ClientIPAffinity)
 }
 
 // choose returns the addresses of one family that this client is given.
@@ -351,8 +380,8 @@ func (a *answer) most(of balance.Family) int {
 	return most
 }
 
-func (a *answer) srv(s *mcs.Service, n name, match func(mcs.Port) bool) {
-	target := n.service + "." + n.namespace + ".svc." + a.zone
+func (a *answer) srv(s *mcs.Service, match func(mcs.Port) bool) {
+	target := a.name.service + "." + a.name.namespace + ".svc." + a.zone
 	if s.Type == mcs.Headless {
 		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match, a.room())
 		if a.tcp() {

@@ -162,7 +162,7 @@ func (r sizeRow) most(qtype uint16, of balance.Family) int {
 		query.SetEdns0(uint16(min(r.Limit, dns.MaxMsgSize-1)), false) //nolint:gosec // bounded
 	}
 	state := &request.Request{W: &test.ResponseWriter{TCP: tcp}, Req: query}
-	a := answer{qname: query.Question[0].Name, state: state}
+	a := answer{qname: query.Question[0].Name, state: *state}
 	if !tcp {
 		return a.most(of) - 1
 	}

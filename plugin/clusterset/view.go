@@ -20,7 +20,7 @@ import (
 
 // locator tells where a client is. The *locality* plugin is one.
 type locator interface {
-	Locate(*request.Request) topology.Client
+	Locate(*request.Request, *topology.Client)
 }
 
 // healther tells how well members serve. The *clusterhealth* plugin is one.
@@ -59,16 +59,14 @@ func elsewhere(name string) error {
 // its own cluster's data path tells it whether the prober itself is sick.
 func (c *Clusterset) Local() topology.ClusterID { return c.local }
 
-// client tells who asks. Without the *locality* plugin, whoever asks this server is in its cluster.
-func (c *Clusterset) client(state *request.Request) topology.Client {
-	if c.locator != nil {
-		return c.locator.Locate(state)
+// locate finds out who asks. Without the *locality* plugin, whoever asks this server is in its cluster.
+func (a *answer) locate() {
+	if a.locator != nil {
+		a.locator.Locate(&a.state, &a.client)
+		return
 	}
-	return topology.Client{
-		Addr:     remoteAddr(state),
-		Locality: topology.Locality{Cluster: c.local},
-		Source:   topology.SourceCluster,
-	}
+	a.client.Addr = remoteAddr(&a.state)
+	a.client.Cluster, a.client.Source = a.local, topology.SourceCluster
 }
 
 // remoteAddr returns the client's address, the zero value where the transport has none.

@@ -20,7 +20,7 @@ type config struct {
 	region string
 	nodes  *watch.Connection // nil without `nodes`
 	// cidrs is the operator's table.
-	cidrs *prefixes[topology.Locality]
+	cidrs *prefixes[*topology.Locality]
 	// forwarders are those whose client subnet is believed.
 	forwarders *prefixes[struct{}]
 }
@@ -31,7 +31,7 @@ type parser struct {
 	config
 	seen map[string]bool
 	// ranges are those of `cidr`, lines where each stands; believed are those of `ecs`.
-	ranges   map[netip.Prefix]topology.Locality
+	ranges   map[netip.Prefix]*topology.Locality
 	lines    map[netip.Prefix]int
 	believed map[netip.Prefix]struct{}
 }
@@ -40,7 +40,7 @@ type parser struct {
 func parse(c *caddy.Controller) (*config, error) {
 	p := &parser{
 		Controller: c, seen: map[string]bool{},
-		ranges: map[netip.Prefix]topology.Locality{}, lines: map[netip.Prefix]int{},
+		ranges: map[netip.Prefix]*topology.Locality{}, lines: map[netip.Prefix]int{},
 		believed: map[netip.Prefix]struct{}{},
 	}
 	stanzas := 0
@@ -126,7 +126,7 @@ func (p *parser) parseCIDR() error {
 			return err
 		}
 	}
-	p.ranges[prefix] = at
+	p.ranges[prefix] = &at
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coredns/caddy"
 
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
 
@@ -145,7 +146,8 @@ func FuzzParse(f *testing.F) {
 			if p != p.Masked() || at.Cluster == "" && at.Region == "" && at.Zone == "" && at.Node == "" {
 				t.Errorf("Expected a range that says something, got %s %+v", p, at)
 			}
-			if got := l.locate(p.Addr(), p.Bits()); got.Zone != at.Zone || got.Node != at.Node || got.Cluster != at.Cluster {
+			got := topology.Client{Addr: p.Addr()}
+			if l.locate(&got, p.Bits()); got.Zone != at.Zone || got.Node != at.Node || got.Cluster != at.Cluster {
 				t.Errorf("Expected %s to be in %+v, got %+v", p, at, got)
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
 
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/chain"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
 
@@ -44,20 +45,21 @@ func (l *Locality) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 			w = newScopeWriter(w, r, option, verdict)
 		}
 	}
-	return plugin.NextOrFailure(pluginName, l.Next, ctx, w, r)
+	return chain.Next(pluginName, l.Next, ctx, w, r)
 }
 
-// Locate tells who asks, where that is, and how it is known. It takes no lock and allocates nothing.
-func (l *Locality) Locate(state *request.Request) topology.Client {
-	addr := source(state.W)
+// Locate tells who asks, where that is, and how it is known: it sets c, which must be the zero value. It takes no lock and
+// allocates nothing.
+func (l *Locality) Locate(state *request.Request, c *topology.Client) {
+	c.Addr = source(state.W)
 	if len(l.forwarders.values) > 0 {
-		if _, subnet, verdict := l.subnet(addr, state.Req); verdict == ecsAccepted {
-			c := l.locate(subnet.Addr(), subnet.Bits())
-			c.Forwarded = true
-			return c
+		if _, subnet, verdict := l.subnet(c.Addr, state.Req); verdict == ecsAccepted {
+			c.Addr, c.Forwarded = subnet.Addr(), true
+			l.locate(c, subnet.Bits())
+			return
 		}
 	}
-	return l.locate(addr, addr.BitLen())
+	l.locate(c, c.Addr.BitLen())
 }
 
 // source returns the address that a query came from, the zero Addr where the transport has none.
@@ -82,41 +84,41 @@ func source(w dns.ResponseWriter) netip.Addr {
 	}
 }
 
-// locate looks up a block of addresses, from the most specific source to the least. The block of one client is as long
-// as its address.
-func (l *Locality) locate(addr netip.Addr, bits int) topology.Client {
+// locate looks up where a block of addresses is, from the most specific source to the least. The block of one client is as
+// long as its address. It writes to c, since localities are large and queries have little stack.
+func (l *Locality) locate(c *topology.Client, bits int) {
 	t := noTable
 	if l.atlas != nil {
 		t = l.atlas.current.Load()
 	}
-	c := topology.Client{Addr: addr}
-	said, written := l.cidrs.find(addr, bits)
-	if bits == addr.BitLen() {
-		if p := t.exact.find(addr); p != nil {
-			c.Source, c.Locality = topology.SourceAddress, l.inside(p, t)
+	said, written := l.cidrs.find(c.Addr, bits)
+	if bits == c.Addr.BitLen() {
+		if p := t.exact.find(c.Addr); p != nil {
+			c.Source = topology.SourceAddress
+			l.inside(&c.Locality, p, t)
 			if written {
 				complete(&c.Locality, said)
 			}
-			return c
+			return
 		}
 	}
 	if written {
-		c.Source, c.Locality = topology.SourceCIDR, said
+		c.Source, c.Locality = topology.SourceCIDR, *said
 		if c.Region == "" && c.Cluster != "" && c.Cluster == l.cluster {
 			c.Region = l.ownRegion(t)
 		}
-		return c
+		return
 	}
 	if t.podsTrusted() {
-		if p, ok := t.pods.find(addr, bits); ok {
-			c.Source, c.Locality = topology.SourcePodCIDR, l.inside(p, t)
-			return c
+		if p, ok := t.pods.find(c.Addr, bits); ok {
+			c.Source = topology.SourcePodCIDR
+			l.inside(&c.Locality, p, t)
+			return
 		}
 	}
 	if c.Source = topology.SourceNone; l.cluster != "" {
 		c.Source, c.Cluster, c.Region = topology.SourceCluster, l.cluster, l.ownRegion(t)
 	}
-	return c
 }
 
 // ownRegion is the region of the own cluster: what is written, else where most of its Nodes are.
@@ -127,18 +129,17 @@ func (l *Locality) ownRegion(t *table) string {
 	return t.region
 }
 
-// inside makes a locality of a place in the own cluster. A region that is written holds for all of it.
-func (l *Locality) inside(p *place, t *table) topology.Locality {
-	out := topology.Locality{Cluster: l.cluster, Region: p.region, Zone: p.zone, Node: p.node}
-	if l.region != "" || out.Region == "" {
-		out.Region = l.ownRegion(t)
+// inside tells of a place in the own cluster. A region that is written holds for all of it.
+func (l *Locality) inside(at *topology.Locality, p *place, t *table) {
+	at.Cluster, at.Region, at.Zone, at.Node = l.cluster, p.region, p.zone, p.node
+	if l.region != "" || at.Region == "" {
+		at.Region = l.ownRegion(t)
 	}
-	return out
 }
 
 // complete fills in a zone that Nodes and EndpointSlices leave open from the operator's table, unless that speaks of
 // another cluster or region.
-func complete(at *topology.Locality, said topology.Locality) {
+func complete(at, said *topology.Locality) {
 	if at.Zone == "" && said.Cluster == at.Cluster && (said.Region == "" || said.Region == at.Region) {
 		at.Zone = said.Zone
 	}

@@ -46,11 +46,13 @@ func (o *outline) add(cluster topology.ClusterID, node, zone string) {
 // narrow leaves out of a class what no endpoint of the service can match, so that there are only as many classes as
 // there are places with endpoints, however many nodes clients are on. It never changes what the labels match: see
 // Label.matches. A zone counts as long as the node does, since an endpoint without a zone is in that of its node.
-func (o *outline) narrow(s *mcs.Service, v *View, class topology.Locality) topology.Locality {
-	if _, there := o.nodes[nodeOf{class.Cluster, class.Node}]; !there {
-		class.Node = ""
-		if _, there := o.zones[class.Zone]; !there {
-			class.Zone = ""
+func (o *outline) narrow(class *topology.Locality, s *mcs.Service, v *View) {
+	if class.Node != "" || class.Zone != "" {
+		if _, there := o.nodes[nodeOf{class.Cluster, class.Node}]; !there {
+			class.Node = ""
+			if _, there := o.zones[class.Zone]; !there {
+				class.Zone = ""
+			}
 		}
 	}
 	if class.Cluster != "" && !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return c.Cluster == class.Cluster }) {
@@ -59,7 +61,6 @@ func (o *outline) narrow(s *mcs.Service, v *View, class topology.Locality) topol
 	if class.Region != "" && class.Cluster == "" && !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return v.Regions[c.Cluster] == class.Region }) {
 		class.Region, class.Zone = "", ""
 	}
-	return class
 }
 
 // share lets a plan use the lists of backends that others of the service have already: the far tiers of two nodes are

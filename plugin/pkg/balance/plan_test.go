@@ -632,7 +632,8 @@ func TestNarrowing(t *testing.T) {
 		{"nowhere is nowhere", topology.Locality{Region: "r9", Cluster: "x", Zone: "z1"}, topology.Locality{}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if got := o.narrow(s, v, row.in); got != row.want {
+			got := row.in
+			if o.narrow(&got, s, v); got != row.want {
 				t.Errorf("Got %+v, want %+v", got, row.want)
 			}
 		})

@@ -141,22 +141,28 @@ func (p *Policy) Plan(s *mcs.Service, v *View, client topology.Locality) *Plan {
 	if known == nil {
 		known = &plans{outline: outlineOf(s)}
 	}
-	key := planKey{p, v, known.narrow(s, v, mask(labels, client))}
-	if plan := known.get(key); plan != nil {
+	key := planKey{p, v, mask(labels, client)}
+	known.narrow(&key.class, s, v)
+	if plan := known.get(&key); plan != nil {
 		return plan
 	}
-	plan := compile(p, s, known.outline, v, key.class, labels, overprovision)
+	return p.compiled(s, &key, known, labels, overprovision)
+}
+
+// compiled makes a plan and keeps it.
+func (p *Policy) compiled(s *mcs.Service, key *planKey, known *plans, labels []Label, overprovision int) *Plan {
+	plan := compile(p, s, known.outline, key.view, key.class, labels, overprovision)
 	plan.share(known)
-	s.Memo.Store(known.with(planEntry{key, plan}))
+	s.Memo.Store(known.with(planEntry{*key, plan}))
 	return plan
 }
 
-func (k *plans) get(key planKey) *Plan {
+func (k *plans) get(key *planKey) *Plan {
 	if k.index != nil {
-		return k.index[key]
+		return k.index[*key]
 	}
 	for i := range k.entries {
-		if k.entries[i].planKey == key {
+		if k.entries[i].planKey == *key {
 			return k.entries[i].plan
 		}
 	}
