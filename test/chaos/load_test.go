@@ -110,7 +110,11 @@ func (l *load) note(name string, m *dns.Msg, err error, before, after *phase) {
 	l.tally.queries++
 	if err != nil {
 		l.tally.unanswered++
-		l.tally.refused[name+" "+err.Error()]++
+		why := "in time"
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			why = "since nobody listens"
+		}
+		l.tally.refused[name+" "+why]++
 		return
 	}
 	if m.Rcode == dns.RcodeServerFailure {
