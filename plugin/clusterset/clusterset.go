@@ -71,19 +71,15 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) *dns.Msg {
 	// Names stand in messages as request.Request makes them: asking it would make them again.
 	asked := &r.Question[0]
-	q := &query{answer: answer{
-		Clusterset: c,
-		snapshot:   c.world.snapshot.Load(),
-		qname:      asked.Name,
-		qtype:      asked.Qtype,
-		zoneIndex:  zone,
-		state:      request.Request{W: w, Req: r},
-	}}
+	q := new(query)
 	a := &q.answer
+	a.Clusterset, a.snapshot, a.zoneIndex = c, c.world.snapshot.Load(), zone
+	a.state.W, a.state.Req, a.qname, a.qtype = w, r, asked.Name, asked.Qtype
 	qname := strings.ToLower(asked.Name)
 	relative := len(qname) - len(c.zones[zone])
 	a.zone = a.qname[relative:] // in the case that was asked
-	a.resolve(parseName(strings.TrimSuffix(qname[:relative], ".")))
+	a.name = parseName(strings.TrimSuffix(qname[:relative], "."))
+	a.resolve()
 	if a.absent {
 		if c.fall.Through(qname) {
 			return nil
@@ -137,6 +133,7 @@ type answer struct {
 	qname, zone string
 	qtype       uint16
 	zoneIndex   int // of the zone as it is configured
+	name        name
 	// state is who asks; client, plan, draw and choice follow from it once they are needed.
 	state  request.Request
 	client topology.Client
@@ -161,8 +158,8 @@ func (a *answer) deny() {
 func (a *answer) denyForm() { a.absent, a.certain = true, true }
 
 // resolve fills in the answer. Whoever leaves it without records and without a denial answers NODATA.
-func (a *answer) resolve(n name) {
-	switch n.kind {
+func (a *answer) resolve() {
+	switch n := &a.name; n.kind {
 	case apexName:
 		a.apex()
 	case versionName:
@@ -177,7 +174,7 @@ func (a *answer) resolve(n name) {
 			a.denyIn(n.namespace)
 		}
 	case serviceName, belowName:
-		a.resolveService(n)
+		a.resolveService()
 	default:
 		a.denyForm()
 	}
@@ -215,7 +212,8 @@ func (a *answer) apex() {
 	}
 }
 
-func (a *answer) resolveService(n name) {
+func (a *answer) resolveService() {
+	n := &a.name
 	s := a.snapshot.Service(n.namespace, n.service)
 	if s == nil {
 		a.denyIn(n.namespace)
@@ -229,14 +227,19 @@ func (a *answer) resolveService(n name) {
 		return
 	}
 	if n.kind == serviceName {
-		a.atService(s, n)
+		a.atService(s)
 		return
 	}
-	p := parseBelow(s, n.below)
+	a.below(s)
+}
+
+// below answers names below a service.
+func (a *answer) below(s *mcs.Service) {
+	p := parseBelow(s, a.name.below)
 	switch p.kind {
 	case portPart:
 		if a.qtype == dns.TypeSRV {
-			a.srv(s, n, func(port mcs.Port) bool { return port.Name == p.port && port.Protocol.String() == p.protocol })
+			a.srv(s, func(port mcs.Port) bool { return port.Name == p.port && port.Protocol.String() == p.protocol })
 		}
 	case endpointPart:
 		a.addresses(p.backend.Addrs)
@@ -254,7 +257,7 @@ func (a *answer) exists(s *mcs.Service) bool {
 	return !a.ignoreEmpty || s.HasReady()
 }
 
-func (a *answer) atService(s *mcs.Service, n name) {
+func (a *answer) atService(s *mcs.Service) {
 	of, isAddress := familyOf(a.qtype)
 	switch {
 	case isAddress && s.Imported && s.Type != mcs.Headless:
@@ -262,7 +265,7 @@ func (a *answer) atService(s *mcs.Service, n name) {
 	case isAddress:
 		a.chosen(s, of)
 	case a.qtype == dns.TypeSRV:
-		a.srv(s, n, func(mcs.Port) bool { return true })
+		a.srv(s, func(mcs.Port) bool { return true })
 	}
 }
 
@@ -377,8 +380,8 @@ func (a *answer) most(of balance.Family) int {
 	return most
 }
 
-func (a *answer) srv(s *mcs.Service, n name, match func(mcs.Port) bool) {
-	target := n.service + "." + n.namespace + ".svc." + a.zone
+func (a *answer) srv(s *mcs.Service, match func(mcs.Port) bool) {
+	target := a.name.service + "." + a.name.namespace + ".svc." + a.zone
 	if s.Type == mcs.Headless {
 		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match, a.room())
 		if a.tcp() {

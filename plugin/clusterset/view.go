@@ -20,7 +20,7 @@ import (
 
 // locator tells where a client is. The *locality* plugin is one.
 type locator interface {
-	Locate(*request.Request) topology.Client
+	Locate(*request.Request, *topology.Client)
 }
 
 // healther tells how well members serve. The *clusterhealth* plugin is one.
@@ -62,7 +62,7 @@ func (c *Clusterset) Local() topology.ClusterID { return c.local }
 // locate finds out who asks. Without the *locality* plugin, whoever asks this server is in its cluster.
 func (a *answer) locate() {
 	if a.locator != nil {
-		a.client = a.locator.Locate(&a.state)
+		a.locator.Locate(&a.state, &a.client)
 		return
 	}
 	a.client.Addr = remoteAddr(&a.state)

@@ -86,7 +86,7 @@ func TestPodRangesAreUsedOnlyWhileEndpointsAgree(t *testing.T) {
 			if got.agreed != row.agreed || got.checked != row.checked || got.podsTrusted() != row.used {
 				t.Errorf("Expected %d of %d and used %v, got %d of %d and %v", row.agreed, row.checked, row.used, got.agreed, got.checked, got.podsTrusted())
 			}
-			client := handler(t, a, "cluster east").Locate(asking("10.1.2.250"))
+			client := located(handler(t, a, "cluster east"), asking("10.1.2.250"))
 			if ranged := client.Source == topology.SourcePodCIDR; len(got.pods.values) > 0 && ranged != row.used {
 				t.Errorf("Expected the ranges to be used: %v, got %+v", row.used, client)
 			}

@@ -164,7 +164,7 @@ func TestClientSubnet(t *testing.T) {
 				}
 			}
 
-			got := l.Locate(&request.Request{W: udp(row.from), Req: m})
+			got := located(l, &request.Request{W: udp(row.from), Req: m})
 			if got.Addr != netip.MustParseAddr(row.addr) || got.Zone != row.zone || got.Forwarded != (row.result == "accepted") {
 				t.Errorf("Expected %s in zone %q, got %+v", row.addr, row.zone, got)
 			}
@@ -180,7 +180,7 @@ func TestAPrefixIsNotTheHostAtItsFirstAddress(t *testing.T) {
 	for bits, want := range map[uint8]string{32: "n2", 24: "n1"} {
 		state := asking("192.0.2.53")
 		withSubnet(state.Req, 1, bits, 0, "10.1.1.0")
-		if got := l.Locate(state); got.Node != want {
+		if got := located(l, state); got.Node != want {
 			t.Errorf("Expected /%d to be on %s, got %+v", bits, want, got)
 		}
 	}
@@ -296,7 +296,7 @@ func FuzzClientSubnet(f *testing.F) {
 		}
 		for from, trusted := range map[string]bool{"192.0.2.53": true, "192.0.2.54": false} {
 			w := udp(from)
-			got := l.Locate(&request.Request{W: w, Req: m})
+			got := located(l, &request.Request{W: w, Req: m})
 			if got.Source == "" || got.Source == topology.SourceNone || got.Forwarded && !trusted {
 				t.Errorf("Expected a place for %s, got %+v", from, got)
 			}

@@ -48,18 +48,18 @@ func (l *Locality) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	return chain.Next(pluginName, l.Next, ctx, w, r)
 }
 
-// Locate tells who asks, where that is, and how it is known. It takes no lock and allocates nothing.
-func (l *Locality) Locate(state *request.Request) (c topology.Client) {
+// Locate tells who asks, where that is, and how it is known: it sets c, which must be the zero value. It takes no lock and
+// allocates nothing.
+func (l *Locality) Locate(state *request.Request, c *topology.Client) {
 	c.Addr = source(state.W)
 	if len(l.forwarders.values) > 0 {
 		if _, subnet, verdict := l.subnet(c.Addr, state.Req); verdict == ecsAccepted {
 			c.Addr, c.Forwarded = subnet.Addr(), true
-			l.locate(&c, subnet.Bits())
-			return c
+			l.locate(c, subnet.Bits())
+			return
 		}
 	}
-	l.locate(&c, c.Addr.BitLen())
-	return c
+	l.locate(c, c.Addr.BitLen())
 }
 
 // source returns the address that a query came from, the zero Addr where the transport has none.

@@ -3,12 +3,13 @@
 // Multi-Cluster Services API, the server's RBAC (deploy/rbac) and a kubeconfig for the server. The demo, the tests and
 // the benchmarks all stand on it.
 //
-// API servers can be killed, restarted with their data, paused and resumed. On Linux every program dies with the
+// API servers can be killed, restarted with their data, paused and resumed; data can be copied, restored and wiped. On Linux every program dies with the
 // process that started it, even when that crashes.
 package clusters
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -211,7 +212,7 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 	client, peer := c.ports[1].url("http"), c.ports[2].url("http")
 	etcd, err := startProcess(c.dir, c.binaries.Etcd, []string{
 		"--name=" + c.name,
-		"--data-dir=" + filepath.Join(c.dir, "etcd"),
+		"--data-dir=" + c.etcdDir(),
 		"--listen-client-urls=" + client,
 		"--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer,
@@ -396,6 +397,16 @@ func (c *Cluster) ClientCertificate(user string, end time.Time) (certPEM, keyPEM
 	return c.credentials.clientPair(user, end)
 }
 
+// ServingPair returns the certificate of the API server and its key. Whoever has them can pretend to be it: kubeconfigs
+// of the cluster trust this certificate and no other.
+func (c *Cluster) ServingPair() (tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(c.dir, servingCertFile), filepath.Join(c.dir, servingKeyFile))
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("serving certificate of cluster %s: %w", c.name, err)
+	}
+	return pair, nil
+}
+
 // AuditLog returns the path of the API server's audit log: one JSON event (audit.k8s.io/v1, level Metadata) per line
 // and request, written before the client gets the answer. Lists have the stage ResponseComplete, watches
 // ResponseStarted and, when they end, ResponseComplete.
@@ -417,14 +428,7 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 
 // PauseAPIServer stops the API server where it stands: connections are accepted and stay open, nothing is answered.
 func (c *Cluster) PauseAPIServer() error {
-	return c.withAPIServer("pause", func(p *process) error {
-		if err := p.signal(syscall.SIGSTOP); err != nil {
-			return err
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-		defer cancel()
-		return poll(ctx, func(context.Context) error { return stopped(p.os.Pid) })
-	})
+	return c.withAPIServer("pause", func(p *process) error { return p.pause(context.Background()) })
 }
 
 // ResumeAPIServer lets a paused API server go on.

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -583,6 +585,76 @@ func TestGivenFolderKeepsTheData(t *testing.T) {
 	c = startCluster(t, options)
 	if got := countExports(t, c); got != 1 {
 		t.Errorf("A cluster in the same folder has %d ServiceExports, want 1", got)
+	}
+}
+
+// TestDataGoBack restores what was copied, and then wipes everything.
+func TestDataGoBack(t *testing.T) {
+	c := startCluster(t, Options{Name: "east"})
+	client, err := kubernetes.NewForConfig(c.Admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace := func(name string) {
+		t.Helper()
+		object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if _, err := client.CoreV1().Namespaces().Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// state returns which of the two namespaces there are, and the resource version.
+	state := func() (has []string, version int) {
+		t.Helper()
+		list, err := client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range list.Items {
+			if n.Name == "before" || n.Name == "after" {
+				has = append(has, n.Name)
+			}
+		}
+		if version, err = strconv.Atoi(list.ResourceVersion); err != nil {
+			t.Fatal(err)
+		}
+		return has, version
+	}
+	backup := filepath.Join(t.TempDir(), "backup")
+	namespace("before")
+	if err := c.CopyData(t.Context(), backup); err != nil {
+		t.Fatal(err)
+	}
+	namespace("after")
+	for i := range 50 { // an API server that starts writes a few things too
+		namespace(fmt.Sprintf("filler-%d", i))
+	}
+	has, was := state()
+	if !slices.Equal(has, []string{"after", "before"}) {
+		t.Fatalf("The namespaces are %q", has)
+	}
+	if err := c.RestoreData(t.Context(), backup); err != nil {
+		t.Fatal(err)
+	}
+	has, restored := state()
+	if !slices.Equal(has, []string{"before"}) || restored >= was {
+		t.Errorf("After the restore there are %q at version %d, want the one from before, and less than %d", has, restored, was)
+	}
+	if err := c.Wipe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if has, _ := state(); len(has) != 0 {
+		t.Errorf("After the wipe there are %q", has)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	anew, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := anew.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Errorf("The server's kubeconfig after the wipe: %v", err)
 	}
 }
 

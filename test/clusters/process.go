@@ -94,6 +94,16 @@ func (p *process) signal(s syscall.Signal) error {
 	return nil
 }
 
+// pause stops every thread of the program where it stands, and returns once they do.
+func (p *process) pause(ctx context.Context) error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return poll(ctx, func(context.Context) error { return stopped(p.os.Pid) })
+}
+
 // until calls ready until it returns nil. It fails with the end of the log when the program exits or ctx ends first.
 func (p *process) until(ctx context.Context, ready func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)

@@ -5,6 +5,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -87,6 +88,18 @@ func (c Client) Unexport(ctx context.Context, namespace, name string) error {
 	err := c.MCS.MulticlusterV1beta1().ServiceExports(namespace).Delete(ctx, name, metav1.DeleteOptions{})
 	if err != nil {
 		return fmt.Errorf("take back the export of %s/%s: %w", namespace, name, err)
+	}
+	return nil
+}
+
+// Remove takes the export of a service back, and removes the Service and the EndpointSlice of its name.
+func (c Client) Remove(ctx context.Context, namespace, name string) error {
+	err := errors.Join(
+		c.Unexport(ctx, namespace, name),
+		c.Core.CoreV1().Services(namespace).Delete(ctx, name, metav1.DeleteOptions{}),
+		c.Core.DiscoveryV1().EndpointSlices(namespace).Delete(ctx, name, metav1.DeleteOptions{}))
+	if err != nil {
+		return fmt.Errorf("remove %s/%s: %w", namespace, name, err)
 	}
 	return nil
 }

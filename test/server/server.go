@@ -46,9 +46,10 @@ type Options struct {
 	Flags []string
 }
 
-// Server is a running server. Its methods may be called from several goroutines; Reload and Stop only from one at a
-// time.
+// Server is a running server. Its methods may be called from several goroutines; Reload, Stop
+// and Restart only from one at a time, and Restart not beside any other.
 type Server struct {
+	launch  func() (*process, error) // runs the binary once more
 	process *process
 	dir     string
 	keepDir bool
@@ -85,7 +86,13 @@ func (s *Server) start(ctx context.Context, binary, corefile string, o Options) 
 	}
 	env := append([]string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}, o.Env...)
 	args := append([]string{"-conf", s.corefile()}, o.Flags...)
-	p, err := startProcess(binary, s.dir, env, args...)
+	s.launch = func() (*process, error) { return startProcess(binary, s.dir, env, args...) }
+	return s.startProcess(ctx)
+}
+
+// startProcess runs the binary and waits for its first answers.
+func (s *Server) startProcess(ctx context.Context) error {
+	p, err := s.launch()
 	if err != nil {
 		return err
 	}
@@ -305,6 +312,19 @@ func (s *Server) Reload(ctx context.Context, corefile string) error {
 	})
 	if err := errors.Join(err, outcome); err != nil {
 		return fmt.Errorf("reload the server: %w", err)
+	}
+	return nil
+}
+
+// Restart kills the server, as a crash would, and starts it again: the same command, folder, Corefile and ports. It returns
+// when the DNS port answers. PID and Log are those of the new process.
+func (s *Server) Restart(ctx context.Context) error {
+	if err := s.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-s.process.done
+	if err := s.startProcess(ctx); err != nil {
+		return fmt.Errorf("restart the server: %w", err)
 	}
 	return nil
 }

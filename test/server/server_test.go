@@ -164,6 +164,29 @@ func TestStartReportsAServerThatExits(t *testing.T) {
 	}
 }
 
+func TestRestart(t *testing.T) {
+	s := start(t)
+	pid, address := s.PID(), s.Addr()
+	if err := s.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.PID() == pid || s.Addr() != address {
+		t.Errorf("process %d at %s, want another than %d at %s", s.PID(), s.Addr(), pid, address)
+	}
+	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the old process is still there: %v", err)
+	}
+	if m, err := s.Query(t.Context(), "example.org", dns.TypeA); err != nil || len(m.Answer) != 1 {
+		t.Errorf("answer %v, %v", m, err)
+	}
+	if err := s.WriteCorefile("nonsense {"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "restart the server") {
+		t.Errorf("Restart() with a wrong Corefile = %v", err)
+	}
+}
+
 func TestStop(t *testing.T) {
 	s := start(t)
 	dir, pid, address := s.dir, s.PID(), s.Addr()

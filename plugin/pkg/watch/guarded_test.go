@@ -41,6 +41,7 @@ type guardedServer struct {
 type request struct {
 	who, path string
 	watch     bool
+	nothing   bool // can be matched: it only asks whether and how
 	at        time.Time
 	status    int
 }
@@ -85,7 +86,7 @@ func (g *guardedServer) guard(w http.ResponseWriter, r *http.Request) {
 	} else if g.busy != nil && g.busy(r.URL.Query().Get("watch")) {
 		status = http.StatusTooManyRequests
 	}
-	g.requests = append(g.requests, request{who, r.URL.Path, r.URL.Query().Get("watch") != "", time.Now(), status})
+	g.requests = append(g.requests, request{who, r.URL.Path, r.URL.Query().Get("watch") != "", r.URL.Query().Get("limit") == "1", time.Now(), status})
 	g.mu.Unlock()
 	switch {
 	case status == http.StatusTooManyRequests:
@@ -124,7 +125,7 @@ func (g *guardedServer) watchedBy(t *testing.T, who string) {
 // lists is how many full lists there were.
 func (g *guardedServer) lists() (n int) {
 	for _, r := range g.askedBy("") {
-		if !r.watch && r.status == http.StatusOK && strings.Contains(r.path, "service") {
+		if !r.watch && !r.nothing && r.status == http.StatusOK && strings.Contains(r.path, "service") {
 			n++
 		}
 	}

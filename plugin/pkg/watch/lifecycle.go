@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -49,11 +50,11 @@ func (w *Watcher) run(ctx context.Context) {
 			w.hurry, delay = false, retry()
 			continue
 		}
-		wait := delay.Step()
+		next := delay.Step()
 		if w.optional() && problemOf(err) == NotServed {
-			wait += optionalEvery
+			next = wait.Jitter(optionalEvery, 0.25)
 		}
-		w.pause(ctx, wait)
+		w.pause(ctx, next)
 	}
 }
 
@@ -93,8 +94,9 @@ func retry() wait.Backoff {
 	return wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 1 << 20, Cap: retryAtMost}
 }
 
-// optionalEvery is how often it is looked whether a cluster has learned what it may do without.
-const optionalEvery = 20 * time.Second
+// optionalEvery is how often, or up to a quarter less, it is looked whether a cluster has learned what it may do without.
+// Nothing else proves meanwhile that its API server is alive, so this is as frequent as that must be asked.
+const optionalEvery = 12 * time.Second
 
 // optional reports whether it is no problem if the API server does not know the resource.
 func (w *Watcher) optional() bool {
@@ -108,7 +110,9 @@ func (w *Watcher) connect(ctx context.Context) ([]stage, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if !w.optional() || problemOf(err) != NotServed {
+	if w.optional() && problemOf(err) == NotServed {
+		w.problems.report(w, "discovery", nil) // nor is anything wrong any more that was before
+	} else {
 		w.problems.report(w, "discovery", err)
 	}
 	if err == nil {
@@ -222,6 +226,7 @@ func (w *Watcher) reflect(ctx context.Context, r resource) {
 func (w *Watcher) reflector(ctx context.Context, r resource) *cache.Reflector {
 	lists := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			r.store.stream = nil
 			r.store.start(ctx)
 			list, err := r.lists.ListWithContext(ctx, options)
 			w.observe(ctx, r.name, err)
@@ -231,6 +236,9 @@ func (w *Watcher) reflector(ctx context.Context, r resource) *cache.Reflector {
 			streamed := options.SendInitialEvents != nil
 			if streamed {
 				r.store.start(ctx)
+			} else if r.store.resumes() && wentBack(ctx, r.lists, options.ResourceVersion) {
+				w.anew()
+				return nil, apierrors.NewResourceExpired("the API server was restored from a backup")
 			}
 			stream, err := r.lists.WatchWithContext(ctx, options)
 			if streamed && apierrors.IsInvalid(err) {
@@ -248,6 +256,21 @@ func (w *Watcher) reflector(ctx context.Context, r resource) *cache.Reflector {
 	logger := logr.Discard()
 	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lists, r.client), nil, r.store,
 		cache.ReflectorOptions{Name: r.name, Backoff: &backoff, Logger: &logger, Clock: roundClock{after: until(ctx)}})
+}
+
+// wentBack reports whether an API server is not as far as it was when a watch was interrupted: its etcd was wiped or
+// restored from a backup. A watch that is taken up at a version that is yet to come is not refused, but silent, and tells
+// nothing of what has changed. Where no answer can be had it is for the watch itself to fail.
+func wentBack(ctx context.Context, lists *cache.ListWatch, was string) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	// Nothing matches, and without a resourceVersion the answer is not older than the question.
+	list, err := lists.ListWithContext(ctx, metav1.ListOptions{Limit: 1, FieldSelector: "metadata.name=-"})
+	if err != nil {
+		return false
+	}
+	at, err := apimeta.ListAccessor(list)
+	return err == nil && at.GetResourceVersion() != "" && version(at.GetResourceVersion()) < version(was)
 }
 
 // roundClock is the real clock, but waiting ends with the round: a Reflector whose list was refused waits for nothing else
@@ -425,6 +448,8 @@ type store struct {
 	// listed counts the objects of a streamed list, and stream is what it comes by.
 	listed int
 	stream watch.Interface
+	// listedJustNow tells that the next watch begins where a list ended, and is not one that was interrupted.
+	listedJustNow bool
 	// complete is closed when the first full list has been passed on.
 	complete chan struct{}
 	once     sync.Once
@@ -502,7 +527,15 @@ func (s *store) take(objs []any, at string) error {
 	s.reach(version(at))
 	s.replace(objs)
 	s.once.Do(func() { close(s.complete) })
+	s.listedJustNow = s.stream == nil // a streamed list goes on as a watch by itself
 	return nil
+}
+
+// resumes reports whether the watch that begins now goes on where another has ended.
+func (s *store) resumes() bool {
+	after := s.listedJustNow
+	s.listedJustNow = false
+	return !after
 }
 
 func (s *store) Resync() error { return nil }
