@@ -100,7 +100,10 @@ type step struct {
 	measure func(context.Context, Round) error
 }
 
-func (c *comparison) run(ctx context.Context) error {
+func (c *comparison) run(ctx context.Context) (err error) {
+	if c.results.Versions, err = c.versions(); err != nil {
+		return err
+	}
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}

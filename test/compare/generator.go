@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -82,8 +83,11 @@ func (g *generator) close() error {
 	return errors.Join(errs...)
 }
 
-// onThread calls do on a thread that is pinned to the processor of who asks, if there is more than one.
+// onThread calls do on a thread that is pinned to the processor of who asks, if there is more than one. No garbage is
+// collected meanwhile, which would take a processor from who asks or from the server.
 func onThread(do func() error) error {
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine, and its pinning with it

@@ -24,6 +24,8 @@ type peer struct {
 	name    string
 	program string
 	args    []string
+	// versionFlag makes the program print its version.
+	versionFlag string
 	// config is a template for fmt: a folder and a port.
 	config string
 }
@@ -36,7 +38,7 @@ const (
 )
 
 var peers = []peer{
-	{"Knot DNS", "knotd", []string{"-c", configFile}, `server:
+	{"Knot DNS", "knotd", []string{"-c", configFile}, "-V", `server:
     listen: 127.0.0.1@%[2]d
     rundir: %[1]s
     udp-workers: 1
@@ -53,7 +55,7 @@ zone:
     zonefile-sync: -1
     journal-content: none
 `},
-	{"NSD", "nsd", []string{"-d", "-c", configFile}, `server:
+	{"NSD", "nsd", []string{"-d", "-c", configFile}, "-v", `server:
     ip-address: 127.0.0.1@%[2]d
     server-count: 1
     rrl-ratelimit: 0
@@ -80,6 +82,16 @@ func (p peer) find() (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// version returns the first line of what a peer says of its version.
+func (p peer) version(path string) string {
+	out, err := exec.Command(path, p.versionFlag).CombinedOutput()
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if err != nil || line == "" {
+		return p.name + " of an unknown version"
+	}
+	return line
 }
 
 // start runs a peer.

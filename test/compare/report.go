@@ -4,17 +4,19 @@ package compare
 
 import (
 	"bytes"
+	"debug/buildinfo"
 	"fmt"
 	"io"
 	"math"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clusterset-dns/clusterset-dns/test/kube"
 )
 
 // row is a figure of ours with the bound that it must keep.
@@ -236,27 +238,47 @@ func machine() string {
 	return fmt.Sprintf("%s, %d processors, %s", model, runtime.NumCPU(), kernel)
 }
 
-// versions says of what this was compiled.
-func versions() string {
-	out := runtime.Version()
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return out
+// versions says what was compared: what our binary was compiled of, the API server, and the peers.
+func (c *comparison) versions() ([]string, error) {
+	info, err := buildinfo.ReadFile(c.programs.coredns)
+	if err != nil {
+		return nil, err
 	}
+	all := []string{info.GoVersion}
 	for _, dep := range info.Deps {
 		switch dep.Path {
 		case "github.com/coredns/coredns", "github.com/miekg/dns", "k8s.io/client-go":
-			out += fmt.Sprintf(", %s %s", dep.Path, dep.Version)
+			all = append(all, dep.Path+" "+dep.Version)
 		}
 	}
-	return out
+	for _, plane := range c.planes {
+		client, err := kube.New(plane)
+		if err != nil {
+			return nil, err
+		}
+		has, err := client.Core.Discovery().ServerVersion()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, "kube-apiserver "+has.GitVersion)
+		break // all are the same program
+	}
+	if !c.has(CPU, Latency) {
+		return all, nil
+	}
+	for _, p := range peers {
+		if path, ok := p.find(); ok {
+			all = append(all, p.version(path))
+		}
+	}
+	return all, nil
 }
 
 // Document is what is kept of a run: the tables, and how to read them.
 func (r *Results) Document(at time.Time) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Comparison\n\nWritten by `make compare` on %s.\n\n", at.UTC().Format("2 January 2006"))
-	fmt.Fprintf(&b, "* Machine: %s\n* Versions: %s\n* World: %d services, %d rounds\n\n", machine(), versions(), r.Services, len(r.Rounds))
+	fmt.Fprintf(&b, "* Machine: %s\n* Versions: %s\n* World: %d services, %d rounds\n\n", machine(), strings.Join(r.Versions, ", "), r.Services, len(r.Rounds))
 	r.Write(&b)
 	b.WriteString(reading)
 	return b.Bytes()

@@ -46,6 +46,8 @@ type Results struct {
 	Rounds   []Round
 	// Groups are those that were measured.
 	Groups []Group
+	// Versions are those of the programs.
+	Versions []string
 	// Notes are sentences about what was not measured, and why.
 	Notes []string
 }
