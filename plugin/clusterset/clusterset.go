@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -48,7 +49,7 @@ func (c *Clusterset) Name() string { return pluginName }
 // ServeDNS implements plugin.Handler. It takes no lock and reads one snapshot.
 //
 // A query has a goroutine and a small stack of its own, and most of what it costs beside system calls is a stack that has to
-// grow. So what is large stands in one query value on the heap, and the answer is made before anything is written.
+// grow. So what is large stands in an answer on the heap, and it is made before anything is written.
 func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	zone := -1
 	if len(r.Question) > 0 {
@@ -71,8 +72,8 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) *dns.Msg {
 	// Names stand in messages as request.Request makes them: asking it would make them again.
 	asked := &r.Question[0]
-	q := new(query)
-	a := &q.answer
+	a := answers.Get().(*answer)
+	defer a.done()
 	a.Clusterset, a.snapshot, a.zoneIndex = c, c.world.snapshot.Load(), zone
 	a.state.W, a.state.Req, a.qname, a.qtype = w, r, asked.Name, asked.Qtype
 	qname := strings.ToLower(asked.Name)
@@ -89,30 +90,34 @@ func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 		}
 	}
 	describe(ctx, a)
-	return q.message()
+	return a.message()
 }
 
-// query is all that a query needs but its records.
-type query struct {
-	answer
-	reply    dns.Msg
-	question [1]dns.Question
+// answers are used again: nothing of one is left when its reply is made. The reply is the writer's.
+var answers = sync.Pool{New: func() any { return new(answer) }}
+
+func (a *answer) done() {
+	*a = answer{}
+	answers.Put(a)
 }
 
 // message makes the reply.
-func (q *query) message() *dns.Msg {
-	q.question[0] = q.state.Req.Question[0]
-	m := &q.reply
-	m.MsgHdr = dns.MsgHdr{
-		Id: q.state.Req.Id, Response: true, Opcode: q.state.Req.Opcode, Authoritative: true,
-		RecursionDesired: q.state.Req.RecursionDesired, CheckingDisabled: q.state.Req.CheckingDisabled, Rcode: q.rcode,
+func (a *answer) message() *dns.Msg {
+	asked := a.state.Req
+	m := &struct {
+		dns.Msg
+		question [1]dns.Question
+	}{question: [1]dns.Question{asked.Question[0]}}
+	m.MsgHdr = dns.MsgHdr{Id: asked.Id, Response: true, Opcode: asked.Opcode, Authoritative: true, Rcode: a.rcode}
+	if asked.Opcode == dns.OpcodeQuery {
+		m.RecursionDesired, m.CheckingDisabled = asked.RecursionDesired, asked.CheckingDisabled
 	}
-	m.Question = q.question[:]
-	m.Answer, m.Extra = q.records, q.extra
-	if len(q.records) == 0 {
-		m.Ns = []dns.RR{soaRecord(q.zone, q.snapshot.Serial(), q.ttl)}
+	m.Question = m.question[:]
+	m.Answer, m.Extra = a.records, a.extra
+	if len(a.records) == 0 {
+		m.Ns = []dns.RR{soaRecord(a.zone, a.snapshot.Serial(), a.ttl)}
 	}
-	return m
+	return &m.Msg
 }
 
 // room returns how many octets the answer has for its records.

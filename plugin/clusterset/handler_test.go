@@ -603,7 +603,19 @@ func FuzzServeDNS(f *testing.F) {
 	})
 }
 
-func BenchmarkServeDNS(b *testing.B) {
+// queryCost is a query and what it may cost.
+type queryCost struct {
+	name  string
+	c     *Clusterset
+	qname string
+	qtype uint16
+	want  int // records
+	// allocs is how many allocations the answer may take: one for all that the query needs, one for the records, and more
+	// where records are made for it alone.
+	allocs float64
+}
+
+func queryCosts() []queryCost {
 	five := []topology.ClusterID{"a", "b", "c", "d", "e"}
 	wide := newTestWorld(mcs.Scope{Members: membersOf(five...)}, func(w *world) {
 		w.ApplyNamespace("shop", true)
@@ -616,24 +628,40 @@ func BenchmarkServeDNS(b *testing.B) {
 		w.allSynced()
 	})
 	all := func(c *Clusterset) { c.policy = &balance.Policy{Answer: balance.All, Prefer: balance.ByLabels} }
-	for _, bench := range []struct {
-		name  string
-		c     *Clusterset
-		qname string
-		qtype uint16
-		want  int
-	}{
-		{"A, 1 address", handlerOf(wide), "web.shop.svc.clusterset.local.", dns.TypeA, 1},
-		{"A, 5 addresses", handlerOf(wide, all), "web.shop.svc.clusterset.local.", dns.TypeA, 5},
-		{"headless, 5 addresses", handlerOf(wide), "db.shop.svc.clusterset.local.", dns.TypeA, 5},
-		{"headless, 1 host", handlerOf(wide), "db-3.a.db.shop.svc.clusterset.local.", dns.TypeA, 1},
-		{"SRV, 1 port", handlerOf(wide), "_http._tcp.web.shop.svc.clusterset.local.", dns.TypeSRV, 1},
-		{"SRV, headless 5", handlerOf(wide), "_http._tcp.db.shop.svc.clusterset.local.", dns.TypeSRV, 5},
-		{"NXDOMAIN", handlerOf(wide), "none.shop.svc.clusterset.local.", dns.TypeA, 0},
-		{"headless 64, A over UDP", handlerOf(bigWorld(64)), "db.data.svc.clusterset.local.", dns.TypeA, 30},
-		{"headless 5000, A over UDP", handlerOf(bigWorld(5000)), "db.data.svc.clusterset.local.", dns.TypeA, 30},
-		{"headless 5000, SRV over UDP", handlerOf(bigWorld(5000)), "_http._tcp.db.data.svc.clusterset.local.", dns.TypeSRV, 8},
-	} {
+	return []queryCost{
+		{"A, 1 address", handlerOf(wide), "web.shop.svc.clusterset.local.", dns.TypeA, 1, 2},
+		{"A, 5 addresses", handlerOf(wide, all), "web.shop.svc.clusterset.local.", dns.TypeA, 5, 2},
+		{"AAAA, none", handlerOf(wide), "web.shop.svc.clusterset.local.", dns.TypeAAAA, 0, 5},
+		{"headless, 5 addresses", handlerOf(wide), "db.shop.svc.clusterset.local.", dns.TypeA, 5, 2},
+		{"headless, 1 host", handlerOf(wide), "db-3.a.db.shop.svc.clusterset.local.", dns.TypeA, 1, 5},
+		{"SRV, 1 port", handlerOf(wide), "_http._tcp.web.shop.svc.clusterset.local.", dns.TypeSRV, 1, 9},
+		{"SRV, headless 5", handlerOf(wide), "_http._tcp.db.shop.svc.clusterset.local.", dns.TypeSRV, 5, 40},
+		{"NXDOMAIN", handlerOf(wide), "none.shop.svc.clusterset.local.", dns.TypeA, 0, 5},
+		{"headless 64, A over UDP", handlerOf(bigWorld(64)), "db.data.svc.clusterset.local.", dns.TypeA, 30, 80},
+		{"headless 5000, A over UDP", handlerOf(bigWorld(5000)), "db.data.svc.clusterset.local.", dns.TypeA, 30, 80},
+		{"headless 5000, SRV over UDP", handlerOf(bigWorld(5000)), "_http._tcp.db.data.svc.clusterset.local.", dns.TypeSRV, 8, 70},
+	}
+}
+
+func TestAllocationsPerQuery(t *testing.T) {
+	for _, row := range queryCosts() {
+		t.Run(row.name, func(t *testing.T) {
+			r := new(dns.Msg).SetQuestion(row.qname, row.qtype)
+			w := &lastReply{}
+			got := testing.AllocsPerRun(200, func() {
+				if _, err := row.c.ServeDNS(context.Background(), w, r); err != nil {
+					t.Error(err)
+				}
+			})
+			if got > row.allocs || len(w.msg.Answer) != row.want {
+				t.Errorf("%.0f allocations for %d records, want %.0f at most for %d", got, len(w.msg.Answer), row.allocs, row.want)
+			}
+		})
+	}
+}
+
+func BenchmarkServeDNS(b *testing.B) {
+	for _, bench := range queryCosts() {
 		b.Run(bench.name, func(b *testing.B) {
 			r := new(dns.Msg).SetQuestion(bench.qname, bench.qtype)
 			w := &lastReply{}

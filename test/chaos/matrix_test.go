@@ -17,10 +17,11 @@ import (
 const (
 	listensWithin = 3 * time.Second
 	readyWithin   = 6 * time.Second // 5 s, and something for the test to see it
-	stopsWithin   = 2 * time.Second
-	// localWithin is how long an answer of cluster.local may take, but for one of a thousand. Most take a tenth of a
-	// millisecond; the machine may have something else to do.
+	stopsWithin   = 5 * time.Second
+	// localWithin is how long an answer of cluster.local may take, but for one of localLate. Most take a tenth of a
+	// millisecond, and with a remote cluster in the way all would be late; but the machine may have something else to do.
 	localWithin = 100 * time.Millisecond
+	localLate   = 20
 	// localFor is how long cluster.local is asked for.
 	localFor = 2 * time.Second
 )
@@ -112,7 +113,7 @@ func (x *scene) asksLocal(t *testing.T) {
 		}
 	}
 	t.Logf("the slowest of %d answers took %s", asked, round(slowest))
-	if late*1000 > asked {
+	if late*localLate > asked {
 		t.Errorf("%d of %d answers took more than %s, the slowest %s", late, asked, localWithin, round(slowest))
 	}
 }

@@ -6,8 +6,12 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"testing"
 
 	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
 )
@@ -296,4 +300,22 @@ func (c *cluster) sharesFar() int {
 		return 1
 	}
 	return 0
+}
+
+// write makes so many objects that concern nobody, and removes them.
+func (c *cluster) write(t *testing.T, n int) {
+	t.Helper()
+	var writers sync.WaitGroup
+	for range 8 {
+		writers.Go(func() {
+			for range n / 8 {
+				object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "nothing-"}}
+				if _, err := c.Core.CoreV1().ConfigMaps(namespace).Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	must(t, c.Core.CoreV1().ConfigMaps(namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
 }

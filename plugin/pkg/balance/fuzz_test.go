@@ -68,7 +68,7 @@ func (d *dice) endpointsOf(i int, m *member) {
 				e := base
 				e.Addr, e.Label = addr, mcs.AddressLabel(addr)
 				if identity {
-					e.ID = fmt.Sprintf("%d-%d", i, k)
+					e.ID = identityHash(fmt.Sprintf("%d-%d", i, k))
 				}
 				m.endpoints = append(m.endpoints, e)
 			}

@@ -2,6 +2,7 @@ package balance
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
@@ -11,7 +12,12 @@ import (
 type outline struct {
 	// identities are the hashes of the backends' identities, by index.
 	identities []uint64
-	// nodes and zones are those in which the service has endpoints, ready or missing.
+	// places are made when a client's node or zone is first looked at.
+	places atomic.Pointer[places]
+}
+
+// places are those in which a service has endpoints, ready or missing.
+type places struct {
 	nodes map[nodeOf]struct{}
 	zones map[string]struct{}
 }
@@ -22,24 +28,38 @@ type nodeOf struct {
 }
 
 func outlineOf(s *mcs.Service) *outline {
-	o := &outline{identities: make([]uint64, len(s.Backends)), nodes: map[nodeOf]struct{}{}, zones: map[string]struct{}{}}
-	for i := range s.Backends {
-		b := &s.Backends[i]
-		o.identities[i] = backendIdentity(b)
-		o.add(b.Cluster, b.Node, b.Zone)
+	o := &outline{}
+	if len(s.Backends) > 0 {
+		o.identities = make([]uint64, len(s.Backends))
 	}
-	for _, u := range s.Unready {
-		o.add(u.Cluster, u.Node, u.Zone)
+	for i := range s.Backends {
+		o.identities[i] = backendIdentity(&s.Backends[i])
 	}
 	return o
 }
 
-func (o *outline) add(cluster topology.ClusterID, node, zone string) {
+// placesOf returns the places of the service that the outline is of.
+func (o *outline) placesOf(s *mcs.Service) *places {
+	if p := o.places.Load(); p != nil {
+		return p
+	}
+	p := &places{nodes: map[nodeOf]struct{}{}, zones: map[string]struct{}{}}
+	for i := range s.Backends {
+		p.add(s.Backends[i].Cluster, s.Backends[i].Node, s.Backends[i].Zone)
+	}
+	for _, u := range s.Unready {
+		p.add(u.Cluster, u.Node, u.Zone)
+	}
+	o.places.Store(p)
+	return p
+}
+
+func (p *places) add(cluster topology.ClusterID, node, zone string) {
 	if node != "" {
-		o.nodes[nodeOf{cluster, node}] = struct{}{}
+		p.nodes[nodeOf{cluster, node}] = struct{}{}
 	}
 	if zone != "" {
-		o.zones[zone] = struct{}{}
+		p.zones[zone] = struct{}{}
 	}
 }
 
@@ -48,9 +68,10 @@ func (o *outline) add(cluster topology.ClusterID, node, zone string) {
 // Label.matches. A zone counts as long as the node does, since an endpoint without a zone is in that of its node.
 func (o *outline) narrow(class *topology.Locality, s *mcs.Service, v *View) {
 	if class.Node != "" || class.Zone != "" {
-		if _, there := o.nodes[nodeOf{class.Cluster, class.Node}]; !there {
+		p := o.placesOf(s)
+		if _, there := p.nodes[nodeOf{class.Cluster, class.Node}]; !there {
 			class.Node = ""
-			if _, there := o.zones[class.Zone]; !there {
+			if _, there := p.zones[class.Zone]; !there {
 				class.Zone = ""
 			}
 		}

@@ -196,8 +196,8 @@ func (b *builder) backends() {
 }
 
 func backendIdentity(e *mcs.Backend) uint64 {
-	if e.ID != "" {
-		return identityHash(e.ID)
+	if e.ID != 0 {
+		return e.ID
 	}
 	return identityHash(e.Label + "." + string(e.Cluster))
 }

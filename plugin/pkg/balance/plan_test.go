@@ -419,7 +419,7 @@ func TestCap(t *testing.T) {
 		for i := range n {
 			for _, addr := range []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, byte(i)}), netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)})} {
 				e := pod(mcs.AddressLabel(addr), addr.String(), "", "")
-				e.ID = fmt.Sprint(prefix, i)
+				e.ID = identityHash(fmt.Sprint(prefix, i))
 				out = append(out, e)
 			}
 		}
@@ -428,7 +428,7 @@ func TestCap(t *testing.T) {
 	only := func(prefix string, n int, v6 bool) (out []mcs.Endpoint) {
 		for i, e := range twins(prefix, n) {
 			if e.Addr.Is6() == v6 {
-				e.ID = fmt.Sprint(prefix, "-", i)
+				e.ID = identityHash(fmt.Sprint(prefix, "-", i))
 				out = append(out, e)
 			}
 		}
@@ -484,7 +484,7 @@ func distinct(p *Plan, indices []int32, of Family) []string {
 	seen := map[string]bool{}
 	for _, at := range indices {
 		if b := &p.service.Backends[at]; p.has(at, of) {
-			seen[b.ID] = true
+			seen[fmt.Sprint(b.ID)] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(seen))

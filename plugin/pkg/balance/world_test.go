@@ -101,7 +101,7 @@ var (
 // pod is a ready endpoint with an identity.
 func pod(id, addr, zone, node string) mcs.Endpoint {
 	return mcs.Endpoint{
-		Addr: netip.MustParseAddr(addr), Label: id, ID: "uid-" + id, Zone: zone, Node: node, Conditions: mcs.Ready | mcs.Serving,
+		Addr: netip.MustParseAddr(addr), Label: id, ID: identityHash("uid-" + id), Zone: zone, Node: node, Conditions: mcs.Ready | mcs.Serving,
 	}
 }
 

@@ -7,6 +7,7 @@
 package mcs
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -154,10 +155,29 @@ type Endpoint struct {
 	Addr netip.Addr
 	// Label is the endpoint's host label: its hostname, else AddressLabel(Addr). A valid lower-case DNS label.
 	Label string
-	// ID is the UID of the endpoint's target, "" when it has none.
-	ID         string
+	// ID is the xxhash64 of the UID of the endpoint's target, 0 when it has none. There are many endpoints, and all that is
+	// asked of their UIDs is whether they are equal.
+	ID         uint64
 	Node, Zone string
 	Conditions Conditions
+}
+
+// Identity tells whether two addresses belong to one endpoint: by its target, else by its label. Comparable.
+type Identity struct {
+	ID    uint64
+	Label string
+}
+
+// Identity returns who the endpoint is.
+func (e *Endpoint) Identity() Identity {
+	if e.ID != 0 {
+		return Identity{ID: e.ID}
+	}
+	return Identity{Label: e.Label}
+}
+
+func (i Identity) compare(o Identity) int {
+	return cmp.Or(cmp.Compare(i.ID, o.ID), cmp.Compare(i.Label, o.Label))
 }
 
 // AddressLabel makes the host label of an endpoint without a hostname: the address with dots and colons replaced by

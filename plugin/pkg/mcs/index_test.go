@@ -322,7 +322,7 @@ func fuzzSlices(v byte) []*Slice {
 				e = ready(fmt.Sprintf("fd00::%x:%d", v, j))
 			}
 			if (v>>j)&2 != 0 {
-				e.Label, e.ID = "h"+strconv.Itoa(int(j&1)), "u"+strconv.Itoa(int(j))
+				e.Label, e.ID = "h"+strconv.Itoa(int(j&1)), uint64(j)+1
 			}
 			if (v>>j)&0x10 != 0 {
 				e.Conditions = Terminating

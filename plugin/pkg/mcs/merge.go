@@ -126,8 +126,8 @@ type Backend struct {
 	Addrs []netip.Addr
 	// Ports are the ports of the slices in which the addresses are.
 	Ports []Port
-	// ID is the UID of the target, "" when it has none. Two labels of one pod have one ID.
-	ID         string
+	// ID is that of the Endpoint. Two labels of one pod have one ID.
+	ID         uint64
 	Node, Zone string
 }
 
@@ -359,6 +359,7 @@ func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publis
 	if s.Type != Headless {
 		return
 	}
+	s.Backends = slices.Grow(s.Backends, c.Ready) // and no more: there are many services
 	for _, slice := range from {
 		for i := range slice.Endpoints {
 			e := &slice.Endpoints[i]
@@ -419,13 +420,12 @@ func count(from []*Slice, publishNotReady bool) (ready, total int, missing []*En
 			all = append(all, &s.Endpoints[i])
 		}
 	}
-	identity := func(e *Endpoint) string { return cmp.Or(e.ID, e.Label) }
-	slices.SortFunc(all, func(a, b *Endpoint) int { return cmp.Compare(identity(a), identity(b)) })
+	slices.SortFunc(all, func(a, b *Endpoint) int { return a.Identity().compare(b.Identity()) })
 	for len(all) > 0 {
-		id := identity(all[0])
+		id := all[0].Identity()
 		isReady, expected := false, false
 		n := 0
-		for ; n < len(all) && identity(all[n]) == id; n++ {
+		for ; n < len(all) && all[n].Identity() == id; n++ {
 			c := all[n].Conditions
 			isReady = isReady || publishNotReady || c&Ready != 0
 			expected = expected || c&(Terminating|Fresh) == 0

@@ -2,6 +2,7 @@ package mcs
 
 import (
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,9 +41,9 @@ func unready(a string) Endpoint {
 	return e
 }
 
-// named gives an endpoint a hostname and the UID of a target.
-func named(e Endpoint, label, id string) Endpoint {
-	e.Label, e.ID = label, id
+// named gives an endpoint a hostname and a target.
+func named(e Endpoint, label, target string) Endpoint {
+	e.Label, e.ID = label, idOf(target)
 	return e
 }
 
@@ -614,4 +615,14 @@ func TestServiceLookups(t *testing.T) {
 	if !snapshot.Service("shop", "web").HasReady() {
 		t.Error("What a ServiceImport does not tell must count as ready")
 	}
+}
+
+// idOf numbers targets by their names, "" by 0.
+func idOf(target string) uint64 {
+	if target == "" {
+		return 0
+	}
+	h := fnv.New64a()
+	h.Write([]byte(target))
+	return h.Sum64()
 }

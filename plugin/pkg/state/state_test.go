@@ -286,7 +286,7 @@ func large() Record {
 		s.Service.ClusterIPs[0] = netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})
 		for n := range 5 {
 			a := netip.AddrFrom4([4]byte{10, byte(10 + n), byte(i >> 8), byte(i)})
-			s.Slices[0].Endpoints = append(s.Slices[0].Endpoints, mcs.Endpoint{Addr: a, Label: mcs.AddressLabel(a), ID: "0a1b2c3d-0000-4000-8000-000000000000", Node: fmt.Sprint("node-", i%100), Zone: "eu-west-1a", Conditions: mcs.Ready | mcs.Serving})
+			s.Slices[0].Endpoints = append(s.Slices[0].Endpoints, mcs.Endpoint{Addr: a, Label: mcs.AddressLabel(a), ID: 0x0a1b2c3d00004000, Node: fmt.Sprint("node-", i%100), Zone: "eu-west-1a", Conditions: mcs.Ready | mcs.Serving})
 		}
 		r.Facts.Shards[mcs.ServiceKey{Namespace: fmt.Sprint("ns", i%100), Name: fmt.Sprint("svc", i)}] = s
 	}

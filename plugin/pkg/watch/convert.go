@@ -8,6 +8,7 @@ import (
 	"time"
 	"unique"
 
+	"github.com/cespare/xxhash/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -224,7 +225,7 @@ func (c converter) slice(s *discoveryv1.EndpointSlice) *mcs.Slice {
 func (c converter) endpoint(to []mcs.Endpoint, e *discoveryv1.Endpoint, fits func(netip.Addr) bool) []mcs.Endpoint {
 	out := mcs.Endpoint{Node: intern(value(e.NodeName)), Zone: intern(value(e.Zone)), Conditions: conditions(e.Conditions)}
 	if e.TargetRef != nil {
-		out.ID = string(e.TargetRef.UID)
+		out.ID = targetID(string(e.TargetRef.UID))
 	}
 	hostname := strings.ToLower(value(e.Hostname))
 	if hostname != "" && !topology.IsLabel(hostname) {
@@ -247,6 +248,14 @@ func (c converter) endpoint(to []mcs.Endpoint, e *discoveryv1.Endpoint, fits fun
 		to = append(to, out)
 	}
 	return to
+}
+
+// targetID returns the ID of an endpoint whose target has that UID.
+func targetID(uid string) uint64 {
+	if uid == "" {
+		return 0
+	}
+	return max(1, xxhash.Sum64String(uid))
 }
 
 // conditions resolves what is unset as the API documents it.

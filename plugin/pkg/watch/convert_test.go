@@ -375,7 +375,7 @@ func TestConvertSlice(t *testing.T) {
 		{"IPv6 in an IPv4 slice", v4(at("fd00::1", "10.0.0.1")), []mcs.Endpoint{e("10.0.0.1", "10-0-0-1", all)}, nil, rejections{BadAddress}},
 		{"a bad address leaves the others", v4(at("127.0.0.1"), at("10.0.0.1")), []mcs.Endpoint{e("10.0.0.1", "10-0-0-1", all)}, nil, rejections{BadAddress}},
 		{"node, zone and target", v4(discoveryv1.Endpoint{Addresses: []string{"10.0.0.1"}, NodeName: new("n1"), Zone: new("z1"), TargetRef: &corev1.ObjectReference{UID: "u1"}}),
-			[]mcs.Endpoint{{Addr: netip.MustParseAddr("10.0.0.1"), Label: "10-0-0-1", ID: "u1", Node: "n1", Zone: "z1", Conditions: all}}, nil, nil},
+			[]mcs.Endpoint{{Addr: netip.MustParseAddr("10.0.0.1"), Label: "10-0-0-1", ID: targetID("u1"), Node: "n1", Zone: "z1", Conditions: all}}, nil, nil},
 		{"ports", ports(discoveryv1.EndpointPort{Name: new("http"), Port: new(int32(8080))}, discoveryv1.EndpointPort{Name: new("dns"), Protocol: new(corev1.ProtocolUDP), Port: new(int32(53))}),
 			nil, []mcs.Port{{Name: "http", Number: 8080}, {Name: "dns", Protocol: mcs.UDP, Number: 53}}, nil},
 		{"a port without a name", ports(discoveryv1.EndpointPort{Port: new(int32(80))}), nil, []mcs.Port{{Number: 80}}, nil},

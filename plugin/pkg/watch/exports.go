@@ -51,7 +51,7 @@ type exportFeed struct {
 	// Nothing new is told then, since it would be half of it.
 	partial bool
 	// fresh are endpoints that have never been ready, by slice and identity, and since when they are known.
-	fresh map[mcs.ServiceKey]map[string]time.Time
+	fresh map[mcs.ServiceKey]map[mcs.Identity]time.Time
 	// fetching are the fetches under way, by the service they are for.
 	fetching map[mcs.ServiceKey]*fetch
 	// fetches counts finished fetches, lists full lists of Services and EndpointSlices. Of a fetch and a full list that
@@ -110,7 +110,7 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		fetching:  map[mcs.ServiceKey]*fetch{},
 		held:      map[mcs.ServiceKey]*held{},
 		owner:     map[mcs.ServiceKey]mcs.ServiceKey{},
-		fresh:     map[mcs.ServiceKey]map[string]time.Time{},
+		fresh:     map[mcs.ServiceKey]map[mcs.Identity]time.Time{},
 		addresses: map[netip.Addr]mcs.ServiceKey{},
 	}
 	f.recall = f.remember
@@ -727,7 +727,7 @@ func (f *exportFeed) replaceSlices(items []any) {
 			f.putSlice(f.held[it.key], it, false, was[it.id()])
 		}
 	}
-	maps.DeleteFunc(f.fresh, func(id mcs.ServiceKey, _ map[string]time.Time) bool {
+	maps.DeleteFunc(f.fresh, func(id mcs.ServiceKey, _ map[mcs.Identity]time.Time) bool {
 		_, there := f.owner[id]
 		return !there
 	})

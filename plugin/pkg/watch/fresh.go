@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -14,13 +13,13 @@ const freshFor = 5 * time.Minute
 // freshen marks the endpoints of a slice that are new and not ready yet. What was there before stays what it was; what
 // the first full list brings counts, for nobody knows how long it has been there. The new slice must not be shared yet.
 func (f *exportFeed) freshen(id mcs.ServiceKey, old, now *mcs.Slice) {
-	var since map[string]time.Time
+	var since map[mcs.Identity]time.Time
 	for i := range now.Endpoints {
 		e := &now.Endpoints[i]
 		if e.Conditions&(mcs.Ready|mcs.Terminating) != 0 {
 			continue
 		}
-		key := cmp.Or(e.ID, e.Label)
+		key := e.Identity()
 		began, known := f.fresh[id][key]
 		if !known {
 			if !f.synced() || old != nil && knows(old, key) {
@@ -30,7 +29,7 @@ func (f *exportFeed) freshen(id mcs.ServiceKey, old, now *mcs.Slice) {
 		}
 		e.Conditions |= mcs.Fresh
 		if since == nil {
-			since = map[string]time.Time{}
+			since = map[mcs.Identity]time.Time{}
 		}
 		since[key] = began
 	}
@@ -41,8 +40,8 @@ func (f *exportFeed) freshen(id mcs.ServiceKey, old, now *mcs.Slice) {
 	f.fresh[id] = since
 }
 
-func knows(s *mcs.Slice, key string) bool {
-	return slices.ContainsFunc(s.Endpoints, func(e mcs.Endpoint) bool { return cmp.Or(e.ID, e.Label) == key })
+func knows(s *mcs.Slice, key mcs.Identity) bool {
+	return slices.ContainsFunc(s.Endpoints, func(e mcs.Endpoint) bool { return e.Identity() == key })
 }
 
 // tick lets endpoints count that have been fresh for long enough.
@@ -64,7 +63,7 @@ func (f *exportFeed) tick(now time.Time) {
 }
 
 // unmark replaces a slice by a copy in which only the endpoints in since are fresh.
-func (f *exportFeed) unmark(id mcs.ServiceKey, since map[string]time.Time) {
+func (f *exportFeed) unmark(id mcs.ServiceKey, since map[mcs.Identity]time.Time) {
 	if len(since) == 0 {
 		delete(f.fresh, id)
 	}
@@ -78,7 +77,7 @@ func (f *exportFeed) unmark(id mcs.ServiceKey, since map[string]time.Time) {
 	s.Endpoints = slices.Clone(s.Endpoints)
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
-		if _, still := since[cmp.Or(e.ID, e.Label)]; !still {
+		if _, still := since[e.Identity()]; !still {
 			e.Conditions &^= mcs.Fresh
 		}
 	}

@@ -30,7 +30,7 @@ func TestFresh(t *testing.T) {
 		{"what the first list brings is not: nobody knows how old it is", false, nil, slice(unready), false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := &exportFeed{fresh: map[mcs.ServiceKey]map[string]time.Time{}}
+			f := &exportFeed{fresh: map[mcs.ServiceKey]map[mcs.Identity]time.Time{}}
 			if tc.live {
 				f.level.Store(levelSynced)
 			}
@@ -54,7 +54,7 @@ func TestFreshEnds(t *testing.T) {
 			limits:   limits{maxServices, maxEndpoints},
 			held:     map[mcs.ServiceKey]*held{key: {}},
 			owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
-			fresh:    map[mcs.ServiceKey]map[string]time.Time{},
+			fresh:    map[mcs.ServiceKey]map[mcs.Identity]time.Time{},
 		}
 		f.level.Store(levelSynced)
 		put := func(version uint64, endpoints ...mcs.Endpoint) {

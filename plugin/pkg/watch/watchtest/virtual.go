@@ -760,7 +760,11 @@ func (st *stream) Read(p []byte) (int, error) {
 			return 0, errors.New("read of a closed body")
 		case len(st.buffer) > 0:
 			n := copy(p, st.buffer)
-			if st.buffer = st.buffer[n:]; len(st.buffer) == 0 && st.r.whole() {
+			if st.buffer = st.buffer[n:]; len(st.buffer) > 0 {
+				return n, nil
+			}
+			st.buffer = nil // with what it was part of
+			if st.r.whole() {
 				st.delivered()
 				c := st.r.client
 				c.Answered[st.r.resource], c.Proved[st.r.resource] = time.Now(), time.Now()
