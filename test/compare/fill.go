@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,17 +43,26 @@ type plane struct {
 var (
 	// everything has all services, and exports all.
 	everything = plane{"everything", func(ctx context.Context, c kube.Client, services int) error {
-		return errors.Join(fillServices(ctx, c, services), fillExports(ctx, c, services))
+		return errors.Join(fillServices(ctx, c, services, world.Endpoints), fillExports(ctx, c, services))
 	}}
 	// few has all services and exports a hundred of them.
 	few = plane{"few", func(ctx context.Context, c kube.Client, services int) error {
-		return errors.Join(fillServices(ctx, c, services), fillExports(ctx, c, min(services, fewExports)))
+		return errors.Join(fillServices(ctx, c, services, world.Endpoints), fillExports(ctx, c, min(services, fewExports)))
 	}}
 	// imports has a ServiceImport for each service and its endpoints as a controller copies them, and no Services.
 	imports = plane{"imports", fillImports}
+	// usual is as large as kubeadm expects a cluster to be: half as many Services, each with one Pod.
+	usual = plane{"usual", func(ctx context.Context, c kube.Client, services int) error {
+		return errors.Join(fillServices(ctx, c, services/2, 1), fillExports(ctx, c, min(services/2, fewExports)))
+	}}
 	// nothing is what memory is compared with.
 	nothing = plane{"nothing", func(context.Context, kube.Client, int) error { return nil }}
 )
+
+// planes are control planes that run, by name.
+type planes map[string]*clusters.Cluster
+
+func (p planes) stop() error { return clusters.StopAll(slices.Collect(maps.Values(p))...) }
 
 // filled is the content of filledFile.
 type filled struct {
@@ -61,9 +72,9 @@ type filled struct {
 
 // startPlanes starts control planes and fills them, or takes those that an earlier run has left in the folder keep; an
 // empty keep means temporary ones. With an error, those that were started are stopped.
-func startPlanes(ctx context.Context, w io.Writer, b clusters.Binaries, keep string, services int, planes ...plane) (map[string]*clusters.Cluster, error) {
+func startPlanes(ctx context.Context, w io.Writer, b clusters.Binaries, keep string, services int, wanted ...plane) (planes, error) {
 	var options []clusters.Options
-	for _, p := range planes {
+	for _, p := range wanted {
 		o := clusters.Options{Name: world.Cluster + "-" + p.name, ServiceCIDR: "10.96.0.0/16,fd00:10:96::/108"}
 		if keep != "" {
 			o.Dir = filepath.Join(keep, p.name)
@@ -74,8 +85,8 @@ func startPlanes(ctx context.Context, w io.Writer, b clusters.Binaries, keep str
 	if err != nil {
 		return nil, err
 	}
-	started := map[string]*clusters.Cluster{}
-	for i, p := range planes {
+	started := planes{}
+	for i, p := range wanted {
 		started[p.name] = all[i]
 		if err := fillOnce(ctx, w, all[i], p, services); err != nil {
 			return nil, errors.Join(fmt.Errorf("fill the control plane %q: %w", p.name, err), clusters.StopAll(all...))
@@ -123,12 +134,14 @@ func simple(s world.Service) kube.Simple {
 	return out
 }
 
-func fillServices(ctx context.Context, c kube.Client, services int) error {
+func fillServices(ctx context.Context, c kube.Client, services, endpoints int) error {
 	if err := fillNamespaces(ctx, c, services); err != nil {
 		return err
 	}
 	return each(ctx, services, func(ctx context.Context, i int) error {
-		_, err := c.Create(ctx, simple(world.Service(i)))
+		s := simple(world.Service(i))
+		s.Addresses = s.Addresses[:endpoints]
+		_, err := c.Create(ctx, s)
 		return err
 	})
 }

@@ -13,10 +13,15 @@ type Group string
 
 // The groups.
 const (
-	CPU Group = "cpu" // what a query costs
+	CPU     Group = "cpu"     // what a query costs, as fast as answers come
+	Latency Group = "latency" // how long an answer takes, at a fixed rate
+	Churn   Group = "churn"   // the same, while endpoints come and go
+	Change  Group = "change"  // how long it takes from a change to its answer
+	Start   Group = "start"   // how long a start takes, and the memory after it
+	Kubeadm Group = "kubeadm" // the memory in kubeadm's chain
 )
 
-var allGroups = []Group{CPU}
+var allGroups = []Group{CPU, Latency, Churn, Change, Start, Kubeadm}
 
 // GroupNames lists the groups, with commas.
 func GroupNames() string {
@@ -38,4 +43,19 @@ func ParseGroups(s string) ([]Group, error) {
 		all = append(all, g)
 	}
 	return all, nil
+}
+
+// planes returns the control planes that a group needs.
+func (g Group) planes() []plane {
+	switch g {
+	case CPU, Latency:
+		return []plane{everything, imports}
+	case Churn, Change:
+		return []plane{everything}
+	case Start:
+		return []plane{everything, imports, nothing}
+	case Kubeadm:
+		return []plane{few, usual}
+	}
+	return nil
 }

@@ -11,26 +11,42 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// pin lets a thread run on one processor only, 0 being the calling thread. With a single processor nothing is pinned.
+// pin lets a thread run on one processor only, 0 being the calling thread. The processor is counted among those that this
+// process may use; if that is one, nothing is pinned.
 func pin(thread, processor int) error {
-	if runtime.NumCPU() < 2 {
-		return nil
+	usable, err := processors()
+	if err != nil || len(usable) < 2 {
+		return err
 	}
 	var set unix.CPUSet
-	set.Set(processor)
+	set.Set(usable[processor])
 	if err := unix.SchedSetaffinity(thread, &set); err != nil {
-		return fmt.Errorf("pin thread %d to processor %d: %w", thread, processor, err)
+		return fmt.Errorf("pin thread %d to processor %d: %w", thread, usable[processor], err)
 	}
 	return nil
 }
+
+// processors returns those that this process may use.
+var processors = sync.OnceValues(func() (usable []int, err error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(os.Getpid(), &set); err != nil {
+		return nil, fmt.Errorf("look for processors: %w", err)
+	}
+	for i := 0; len(usable) < set.Count(); i++ {
+		if set.IsSet(i) {
+			usable = append(usable, i)
+		}
+	}
+	return usable, nil
+})
 
 // pinProcess pins all threads of a process. New threads are where those that make them are, so it looks until it finds
 // no more.

@@ -5,6 +5,7 @@ package compare
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/miekg/dns"
 
@@ -64,4 +65,20 @@ func anything(questions []question) []question {
 		all[i] = question{packet: q.packet, rcode: dns.RcodeSuccess, least: 1, most: 1}
 	}
 	return all
+}
+
+// changing returns the same questions for a time in which one endpoint of a service may not be ready.
+func changing(questions []question) []question {
+	all := slices.Clone(questions)
+	for i := range all {
+		if all[i].least == world.Endpoints {
+			all[i].least--
+		}
+	}
+	return all
+}
+
+// denied returns those of the questions that are about names that do not exist.
+func denied(questions []question) []question {
+	return slices.DeleteFunc(slices.Clone(questions), func(q question) bool { return q.rcode != dns.RcodeNameError })
 }

@@ -2,17 +2,32 @@
 
 package compare
 
-import (
-	"slices"
-)
+import "slices"
 
-// figure is something that is measured of a subject.
+// figure is something that is measured of a subject. 1 MB is 1,000,000 octets.
 type figure string
 
 // The figures.
 const (
-	cpuPerQuery      figure = "CPU per query, us"
-	queriesPerSecond figure = "queries per second"
+	cpuPerQuery         figure = "CPU per query, us"
+	queriesPerSecond    figure = "queries/s"
+	allocationsPerQuery figure = "allocations per query"
+	octetsPerQuery      figure = "octets per query"
+	latencyMedian       figure = "p50 us"
+	latency99           figure = "p99 us"
+	churnMedian         figure = "p50 us under updates"
+	churn99             figure = "p99 us under updates"
+	updatesPerSecond    figure = "updates/s"
+	changeMedian        figure = "change, p50 ms"
+	change99            figure = "change, p99 ms"
+	changeChurnMedian   figure = "change under updates, p50 ms"
+	changeChurn99       figure = "change under updates, p99 ms"
+	startTime           figure = "start to right answers, s"
+	resident            figure = "RSS, MB"
+	residentPeak        figure = "RSS peak, MB"
+	reloadPeak          figure = "RSS peak in a reload, MB"
+	liveHeap            figure = "live heap, MB"
+	heapPerService      figure = "live heap per service, kB"
 )
 
 // Round holds what was measured in a round, by subject and figure.
@@ -29,31 +44,45 @@ func (r Round) set(subject string, f figure, value float64) { r[key{subject, f}]
 type Results struct {
 	Services int
 	Rounds   []Round
-	// Groups are those that were measured, Subjects who was, in their order, and Skipped who was not, and why.
-	Groups   []Group
-	Subjects []string
-	Skipped  []string
+	// Groups are those that were measured.
+	Groups []Group
+	// Versions are those of the programs.
+	Versions []string
+	// Notes are sentences about what was not measured, and why.
+	Notes []string
 }
 
 // values returns a figure of all rounds in which it was measured.
 func (r *Results) values(subject string, f figure) []float64 {
-	var all []float64
-	for _, round := range r.Rounds {
-		if v, ok := round[key{subject, f}]; ok {
-			all = append(all, v)
-		}
-	}
-	return all
+	return r.each(func(round Round) (float64, bool) {
+		v, ok := round[key{subject, f}]
+		return v, ok
+	})
 }
 
-// ratios returns how a figure of a subject relates to that of another in each round in which both were measured.
-func (r *Results) ratios(subject, to string, f figure) []float64 {
+// ratios returns how a figure of a subject relates to one of another, in each round in which both were measured.
+func (r *Results) ratios(a, b key) []float64 {
+	return r.each(func(round Round) (float64, bool) {
+		x, okX := round[a]
+		y, okY := round[b]
+		return x / y, okX && okY && y != 0
+	})
+}
+
+// differences returns by how much a figure of a subject exceeds one of another.
+func (r *Results) differences(a, b key) []float64 {
+	return r.each(func(round Round) (float64, bool) {
+		x, okX := round[a]
+		y, okY := round[b]
+		return x - y, okX && okY
+	})
+}
+
+func (r *Results) each(of func(Round) (float64, bool)) []float64 {
 	var all []float64
 	for _, round := range r.Rounds {
-		a, okA := round[key{subject, f}]
-		b, okB := round[key{to, f}]
-		if okA && okB && b != 0 {
-			all = append(all, a/b)
+		if v, ok := of(round); ok {
+			all = append(all, v)
 		}
 	}
 	return all

@@ -21,57 +21,76 @@ const (
 	clusterZone    = "cluster.local."
 	// rightWithin bounds the wait for right answers after a start.
 	rightWithin = time.Minute
+	// pause is that between two looks.
+	pause = 5 * time.Millisecond
 	// sample is how many questions are asked to know that everything is there.
 	sample = 64
 )
 
-// subject is a kind of server that is compared.
+// subject is a CoreDNS that is compared.
 type subject struct {
 	// name is what it is called in the tables.
 	name string
 	// zone is what it is asked about.
 	zone string
-	// plane is what it watches; nil for one that knows everything beforehand.
-	plane *plane
 	// floor says that it is not our binary, but the one with the two plugins that are a floor.
 	floor bool
 	// fixed says that it gives everything the same answer.
 	fixed bool
-	// corefile is its server block without ports (see block), given the kubeconfig and the number of services.
-	corefile func(kubeconfig string, services int) string
+	// corefile is its server block without ports (see block).
+	corefile func(p planes, services int) string
 }
 
-// The subjects.
+// The subjects that answer the questions of a comparison.
 var (
-	ours = subject{name: "ours", zone: clusterSetZone, plane: &everything,
-		corefile: func(kubeconfig string, _ int) string { return stanza(kubeconfig, world.Cluster) }}
-	kubernetes = subject{name: "kubernetes", zone: clusterZone, plane: &everything,
-		corefile: func(kubeconfig string, _ int) string {
-			return fmt.Sprintf("kubernetes cluster.local {\nkubeconfig %s\n}\n", kubeconfig)
-		}}
-	inTree = subject{name: "kubernetes, multicluster", zone: clusterSetZone, plane: &imports,
-		corefile: func(kubeconfig string, _ int) string {
-			return fmt.Sprintf("kubernetes cluster.local clusterset.local {\nkubeconfig %s\nmulticluster clusterset.local\n}\n", kubeconfig)
-		}}
-	prebuilt = subject{name: "prebuilt records", zone: clusterSetZone, floor: true,
-		corefile: func(_ string, services int) string { return fmt.Sprintf("prebuilt clusterset.local %d\n", services) }}
+	ours       = subject{name: "ours", zone: clusterSetZone, corefile: watching(everything, oneMember)}
+	kubernetes = subject{name: "kubernetes", zone: clusterZone, corefile: watching(everything, kubernetesOnly)}
+	inTree     = subject{name: "kubernetes with multicluster", zone: clusterSetZone, corefile: watching(imports, multicluster)}
+	prebuilt   = subject{name: "prebuilt records", zone: clusterSetZone, floor: true,
+		corefile: func(_ planes, services int) string { return fmt.Sprintf("prebuilt clusterset.local %d\n", services) }}
 	fixed = subject{name: "fixed record", zone: clusterSetZone, floor: true, fixed: true,
-		corefile: func(string, int) string { return "fixed\n" }}
-	chain = subject{name: "kubeadm's chain", zone: clusterZone, plane: &everything,
-		corefile: func(kubeconfig string, _ int) string { return kubeadm(kubeconfig, "") }}
-	chainOurs = subject{name: "kubeadm's chain, ours", zone: clusterSetZone, plane: &everything,
-		corefile: func(kubeconfig string, _ int) string { return kubeadm(kubeconfig, stanza(kubeconfig, world.Cluster)) }}
+		corefile: func(planes, int) string { return "fixed\n" }}
+	chain     = subject{name: "kubeadm's chain: kubernetes", zone: clusterZone, corefile: watching(everything, kubeadmAlone)}
+	chainOurs = subject{name: "kubeadm's chain: ours", zone: clusterSetZone, corefile: watching(everything, kubeadmWithOne)}
 )
 
-// stanza is ours with everything switched on that takes time: locality, health and weights. Several clusters are the
-// same API server under several names.
-func stanza(kubeconfig string, names ...string) string {
+// watching makes the Corefile of a subject that watches one control plane.
+func watching(p plane, corefile func(kubeconfig string) string) func(planes, int) string {
+	return func(all planes, _ int) string { return corefile(all[p.name].Kubeconfig()) }
+}
+
+func kubernetesOnly(kubeconfig string) string {
+	return fmt.Sprintf("kubernetes cluster.local {\nkubeconfig %s\n}\n", kubeconfig)
+}
+
+func multicluster(kubeconfig string) string {
+	return fmt.Sprintf("kubernetes cluster.local clusterset.local {\nkubeconfig %s\nmulticluster clusterset.local\n}\n", kubeconfig)
+}
+
+func oneMember(kubeconfig string) string { return stanza(member{world.Cluster, kubeconfig}) }
+
+func kubeadmAlone(kubeconfig string) string { return kubeadm(kubeconfig, "") }
+
+func kubeadmWithOne(kubeconfig string) string { return kubeadm(kubeconfig, oneMember(kubeconfig)) }
+
+// member is a cluster in a stanza. Several may be the same API server under several names: each is watched on its own.
+type member struct{ name, kubeconfig string }
+
+// three are three members with the same content.
+func three(kubeconfig string) []member {
+	return []member{{world.Cluster, kubeconfig}, {"west", kubeconfig}, {"north", kubeconfig}}
+}
+
+// stanza is ours with everything switched on that takes time: locality, health and weights. The first member is the
+// local one. What is probed is a port of the server itself.
+func stanza(members ...member) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "locality {\ncluster %s eu\nnodes %s\ncidr 127.0.1.0/24 zone=eu-a\n}\n", names[0], kubeconfig)
-	fmt.Fprintf(&b, "clusterhealth {\nprobe %s tcp 127.0.0.1:{{.Port \"pprof\"}}\n}\n", names[0])
-	fmt.Fprintf(&b, "clusterset {\nlocal %s\n", names[0])
-	for i, name := range names {
-		fmt.Fprintf(&b, "cluster %s %s {\nregion eu\nweight %d\n", name, kubeconfig, 100)
+	local := members[0]
+	fmt.Fprintf(&b, "locality {\ncluster %s eu\nnodes %s\ncidr 127.0.1.0/24 zone=eu-a\n}\n", local.name, local.kubeconfig)
+	fmt.Fprintf(&b, "clusterhealth {\nprobe %s tcp 127.0.0.1:{{.Port \"pprof\"}}\n}\n", local.name)
+	fmt.Fprintf(&b, "clusterset {\nlocal %s\n", local.name)
+	for i, m := range members {
+		fmt.Fprintf(&b, "cluster %s %s {\nregion eu\nweight 100\n", m.name, m.kubeconfig)
 		if i > 0 {
 			b.WriteString("address clusterip\n")
 		}
@@ -112,11 +131,18 @@ func block(inside string) string {
 	return ".:{{.DNS}} {\nbind 127.0.0.1\npprof 127.0.0.1:{{.Port \"pprof\"}}\n" + inside + "}\n"
 }
 
-// running is a subject that runs.
+// running is a server that runs: one of the subjects, or a peer.
 type running struct {
-	subject
-	server    *server.Server
+	name      string
 	questions []question
+	port      int
+	pid       int
+	// pprof is the address of that plugin, "" for what is no CoreDNS.
+	pprof string
+	stop  func() error
+	alive func() bool
+	// server is nil for what is no CoreDNS.
+	server *server.Server
 }
 
 // programs are the binaries.
@@ -125,36 +151,79 @@ type programs struct {
 	coredns, floor string
 }
 
-// start runs a subject, on a processor of its own where there are two.
-func (s subject) start(ctx context.Context, p programs, planes map[string]*clusters.Cluster, services int) (*running, error) {
-	kubeconfig := ""
-	if s.plane != nil {
-		kubeconfig = planes[s.plane.name].Kubeconfig()
+// start runs a subject. It may use every processor.
+func (s subject) start(ctx context.Context, p programs, planes planes, services int, env ...string) (*running, error) {
+	questions, err := draw(s.zone, services, 1)
+	if err != nil {
+		return nil, err
+	}
+	if s.fixed {
+		questions = anything(questions)
 	}
 	binary := p.coredns
 	if s.floor {
 		binary = p.floor
 	}
-	// What a server would do on a second processor, it does on the first: figures are those of one.
-	started, err := server.Start(ctx, binary, block(s.corefile(kubeconfig, services)), server.Options{Env: []string{"GOMAXPROCS=1"}})
+	started, err := server.Start(ctx, binary, block(s.corefile(planes, services)), server.Options{Env: env})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	r := &running{subject: s, server: started}
-	r.questions, err = draw(s.zone, services, 1)
-	if s.fixed {
-		r.questions = anything(r.questions)
+	return &running{
+		name: s.name, questions: questions, port: started.Port("DNS"), pid: started.PID(), stop: started.Stop, alive: started.Running,
+		pprof: fmt.Sprintf("127.0.0.1:%d", started.Port("pprof")), server: started,
+	}, nil
+}
+
+// startPinned runs a subject on the processor of servers, and returns when it answers right.
+func (s subject) startPinned(ctx context.Context, p programs, planes planes, services int) (*running, error) {
+	// What a server would do on a second processor, it does on the first: figures are those of one.
+	r, err := s.start(ctx, p, planes, services, "GOMAXPROCS=1")
+	if err != nil {
+		return nil, err
 	}
-	if err = errors.Join(err, pinProcess(started.PID(), serverProcessor)); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", s.name, err), started.Stop())
+	if err = r.pin(); err == nil {
+		_, err = r.untilRight(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.stop())
 	}
 	return r, nil
+}
+
+// pin holds a server to the processor of servers.
+func (r *running) pin() error {
+	for _, pid := range family(r.pid) {
+		if err := pinProcess(pid, serverProcessor); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	return nil
+}
+
+// cpu returns how long the processors have worked for a server so far.
+func (r *running) cpu() (sum time.Duration, err error) {
+	for _, pid := range family(r.pid) {
+		used, err := cpuTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
+// log is what a server has printed.
+func (r *running) log() string {
+	if r.server == nil {
+		return ""
+	}
+	return r.server.Log()
 }
 
 // untilRight waits until a sample of the questions is answered as it must be, one after the other, and returns when that
 // was.
 func (r *running) untilRight(ctx context.Context) (time.Time, error) {
-	conn, err := net.Dial("udp", r.server.Addr())
+	conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", r.port))
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -162,13 +231,14 @@ func (r *running) untilRight(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, rightWithin)
 	defer cancel()
 	for {
-		err := allRight(conn, r.questions[:sample])
+		err := allRight(conn, r.questions[:min(sample, len(r.questions))])
 		if err == nil {
 			return time.Now(), nil
 		}
-		if ctx.Err() != nil || !r.server.Running() {
-			return time.Time{}, fmt.Errorf("%s: %w, last: %w; its log:\n%s", r.name, context.Cause(ctx), err, r.server.Log())
+		if ctx.Err() != nil || !r.alive() {
+			return time.Time{}, errors.Join(fmt.Errorf("%s: %w; its log:\n%s", r.name, err, r.log()), ctx.Err())
 		}
+		time.Sleep(pause) // who is starting has better things to do
 	}
 }
 
@@ -184,11 +254,11 @@ func allRight(conn net.Conn, questions []question) error {
 			return err
 		}
 		n, err := conn.Read(answer[:])
+		for err == nil && (n < 12 || !bytes.Equal(answer[:2], q.packet[:2])) {
+			n, err = conn.Read(answer[:]) // that was to a question given up before
+		}
 		if err != nil {
 			return err
-		}
-		if n < 12 || !bytes.Equal(answer[:2], q.packet[:2]) {
-			return errors.New("an answer to something else")
 		}
 		if err := q.check(answer[:n]); err != nil {
 			return err

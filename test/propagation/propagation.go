@@ -14,6 +14,7 @@ import (
 
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
@@ -61,11 +62,14 @@ func Write(w io.Writer, results []Result) {
 
 // Bench is two clusters and a server that watches them.
 type Bench struct {
-	clusters []*clusters.Cluster
+	clusters []*clusters.Cluster // those to stop
 	members  []member
-	server   *server.Server
+	server   *server.Server // to stop; nil for one that others have started
+	zone     string
+	exports  bool // whether services are seen by their exports
 	conn     *dns.Conn
-	made     int // services so far
+	prefix   string        // of the names of services
+	made     []kube.Simple // services so far
 }
 
 type member struct {
@@ -75,20 +79,15 @@ type member struct {
 
 // Start starts the clusters and the server. Stop must be called, also after an error.
 func Start(ctx context.Context, binaries clusters.Binaries, coredns string) (*Bench, error) {
-	b := &Bench{}
+	b := &Bench{zone: zone, exports: true, prefix: "s"}
 	var err error
 	if b.clusters, err = clusters.StartAll(ctx, binaries, clusters.Options{Name: "east"}, clusters.Options{Name: "west"}); err != nil {
 		return b, err
 	}
 	for i, name := range []string{"local", "remote"} {
-		client, err := kube.New(b.clusters[i])
-		if err == nil {
-			err = client.Namespace(ctx, namespace)
-		}
-		if err != nil {
+		if err := b.add(ctx, name, b.clusters[i]); err != nil {
 			return b, err
 		}
-		b.members = append(b.members, member{client, name})
 	}
 	corefile := fmt.Sprintf(`.:{{.DNS}} {
 		bind 127.0.0.1
@@ -109,9 +108,60 @@ func Start(ctx context.Context, binaries clusters.Binaries, coredns string) (*Be
 	if err := b.server.WaitReady(ctx); err != nil {
 		return b, err
 	}
-	conn, err := net.Dial("udp", b.server.Addr())
+	return b, b.dial(b.server)
+}
+
+// On returns a bench for a cluster that runs and a server that watches it, where exports says whether the server shows a
+// service by its export, in the zone clusterset.local, or every one, in cluster.local. Clear must be called, also after
+// an error.
+func On(ctx context.Context, c *clusters.Cluster, s *server.Server, exports bool) (*Bench, error) {
+	// No name comes twice, so that nothing of an earlier bench can be taken for something of this one.
+	b := &Bench{zone: zone, exports: exports, prefix: fmt.Sprintf("s%x-", time.Now().UnixNano())}
+	if !exports {
+		b.zone = "cluster.local."
+	}
+	if err := b.add(ctx, "local", c); err != nil {
+		return b, err
+	}
+	return b, b.dial(s)
+}
+
+// add makes a cluster one in which something is changed.
+func (b *Bench) add(ctx context.Context, name string, c *clusters.Cluster) error {
+	client, err := kube.New(c)
+	if err != nil {
+		return err
+	}
+	b.members = append(b.members, member{client, name})
+	return client.Namespace(ctx, namespace)
+}
+
+func (b *Bench) dial(s *server.Server) error {
+	conn, err := net.Dial("udp", s.Addr())
+	if err != nil {
+		return err
+	}
 	b.conn = &dns.Conn{Conn: conn}
-	return b, err
+	return nil
+}
+
+// Clear deletes the services that were made, for clusters that others go on using.
+func (b *Bench) Clear(ctx context.Context) error {
+	var errs []error
+	for _, m := range b.members {
+		for _, s := range b.made {
+			for _, err := range []error{
+				m.MCS.MulticlusterV1beta1().ServiceExports(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}),
+				m.Core.DiscoveryV1().EndpointSlices(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}),
+				m.Core.CoreV1().Services(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}),
+			} {
+				if err != nil && !apierrors.IsNotFound(err) {
+					errs = append(errs, err)
+				}
+			}
+		}
+	}
+	return errors.Join(append(errs, b.Stop())...)
 }
 
 // Stop stops what Start has started.
@@ -129,8 +179,12 @@ func (b *Bench) Stop() error {
 // Run makes as many changes of each kind in each cluster, one after the other.
 func (b *Bench) Run(ctx context.Context, changes int) ([]Result, error) {
 	var results []Result
+	kinds := []func(context.Context, member, int) ([]sample, error){b.endpoints, b.services}
+	if b.exports {
+		kinds = append(kinds, b.exporting)
+	}
 	for _, m := range b.members {
-		for _, kind := range []func(context.Context, member, int) ([]sample, error){b.endpoints, b.services, b.exports} {
+		for _, kind := range kinds {
 			samples, err := kind(ctx, m, changes)
 			if err != nil {
 				return nil, fmt.Errorf("%s cluster: %w", m.name, err)
@@ -152,11 +206,20 @@ type sample struct {
 
 // service makes a service that no other run has.
 func (b *Bench) service(headless bool) kube.Simple {
-	b.made++
-	return kube.Simple{
-		Namespace: namespace, Name: fmt.Sprintf("s%d", b.made), Headless: headless,
+	s := kube.Simple{
+		Namespace: namespace, Name: fmt.Sprintf("%s%d", b.prefix, len(b.made)+1), Headless: headless,
 		Addresses: []string{"10.1.0.1", "10.1.0.2", "10.1.0.3"}, NotReady: map[string]bool{},
 	}
+	b.made = append(b.made, s)
+	return s
+}
+
+// show exports a service where that is how it is seen.
+func (b *Bench) show(ctx context.Context, m member, s kube.Simple) error {
+	if !b.exports {
+		return nil
+	}
+	return m.Export(ctx, s.Namespace, s.Name)
 }
 
 // endpoints lets an endpoint of a headless service become ready and not ready in turn.
@@ -165,10 +228,10 @@ func (b *Bench) endpoints(ctx context.Context, m member, changes int) ([]sample,
 	if _, err := m.Create(ctx, s); err != nil {
 		return nil, err
 	}
-	if err := m.Export(ctx, s.Namespace, s.Name); err != nil {
+	if err := b.show(ctx, m, s); err != nil {
 		return nil, err
 	}
-	if _, err := b.until(ctx, fqdn(s), dns.TypeA, records(3)); err != nil {
+	if _, err := b.until(ctx, b.fqdn(s), dns.TypeA, records(3)); err != nil {
 		return nil, err
 	}
 	out := sample{change: "endpoint ready or not ready"}
@@ -177,7 +240,7 @@ func (b *Bench) endpoints(ctx context.Context, m member, changes int) ([]sample,
 		if err := m.UpdateSlice(ctx, s.Slice()); err != nil {
 			return nil, err
 		}
-		took, err := b.until(ctx, fqdn(s), dns.TypeA, records(2+i%2))
+		took, err := b.until(ctx, b.fqdn(s), dns.TypeA, records(2+i%2))
 		if err != nil {
 			return nil, err
 		}
@@ -193,10 +256,10 @@ func (b *Bench) services(ctx context.Context, m member, changes int) ([]sample, 
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Export(ctx, s.Namespace, s.Name); err != nil {
+	if err := b.show(ctx, m, s); err != nil {
 		return nil, err
 	}
-	name := "_http._tcp." + fqdn(s)
+	name := "_http._tcp." + b.fqdn(s)
 	if _, err := b.until(ctx, name, dns.TypeSRV, records(1)); err != nil {
 		return nil, err
 	}
@@ -222,8 +285,8 @@ func (b *Bench) services(ctx context.Context, m member, changes int) ([]sample, 
 	return []sample{out}, nil
 }
 
-// exports exports services that have been there, and takes the exports back.
-func (b *Bench) exports(ctx context.Context, m member, changes int) ([]sample, error) {
+// exporting exports services that have been there, and takes the exports back.
+func (b *Bench) exporting(ctx context.Context, m member, changes int) ([]sample, error) {
 	exported, unexported := sample{change: "new export"}, sample{change: "export taken back"}
 	all := make([]kube.Simple, changes)
 	for i := range all {
@@ -236,7 +299,7 @@ func (b *Bench) exports(ctx context.Context, m member, changes int) ([]sample, e
 		if err := m.Export(ctx, s.Namespace, s.Name); err != nil {
 			return nil, err
 		}
-		took, err := b.until(ctx, fqdn(s), dns.TypeA, func(m *dns.Msg) bool { return len(m.Answer) > 0 })
+		took, err := b.until(ctx, b.fqdn(s), dns.TypeA, func(m *dns.Msg) bool { return len(m.Answer) > 0 })
 		if err != nil {
 			return nil, err
 		}
@@ -246,7 +309,7 @@ func (b *Bench) exports(ctx context.Context, m member, changes int) ([]sample, e
 		if err := m.Unexport(ctx, s.Namespace, s.Name); err != nil {
 			return nil, err
 		}
-		took, err := b.until(ctx, fqdn(s), dns.TypeA, func(m *dns.Msg) bool { return m.Rcode == dns.RcodeNameError })
+		took, err := b.until(ctx, b.fqdn(s), dns.TypeA, func(m *dns.Msg) bool { return m.Rcode == dns.RcodeNameError })
 		if err != nil {
 			return nil, err
 		}
@@ -255,7 +318,7 @@ func (b *Bench) exports(ctx context.Context, m member, changes int) ([]sample, e
 	return []sample{exported, unexported}, nil
 }
 
-func fqdn(s kube.Simple) string { return s.Name + "." + s.Namespace + ".svc." + zone }
+func (b *Bench) fqdn(s kube.Simple) string { return s.Name + "." + s.Namespace + ".svc." + b.zone }
 
 // records accepts answers with as many records.
 func records(n int) func(*dns.Msg) bool { return func(m *dns.Msg) bool { return len(m.Answer) == n } }

@@ -16,8 +16,10 @@ const (
 	Cluster = "east"
 	// PortName is the name of the one TCP port that every service has.
 	PortName = "http"
-	// Port is its number at a service with a cluster IP, TargetPort that of its endpoints.
-	Port, TargetPort = 80, 8080
+	// Port is its number at a service with a cluster IP.
+	Port = 80
+	// TargetPort is its number at the endpoints.
+	TargetPort = 8080
 )
 
 // Service is a service, by its number from 0.

@@ -1,0 +1,56 @@
+//go:build linux
+
+package compare
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/clusterset-dns/clusterset-dns/test/propagation"
+)
+
+// changes is how many changes of each kind are made in a round.
+const changes = 50
+
+// change measures how long it takes from the API server's reply to a change until an answer shows it, quiet and while
+// other endpoints come and go.
+func (c *comparison) change(ctx context.Context, round Round) error {
+	for _, s := range []subject{ours, kubernetes} {
+		took, err := c.propagate(ctx, s)
+		if err != nil {
+			return err
+		}
+		round.set(s.name, changeMedian, micro(took, 0.5)/1e3)
+		round.set(s.name, change99, micro(took, 0.99)/1e3)
+		err = c.whileUpdating(ctx, s, round, func() error {
+			took, err = c.propagate(ctx, s)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		round.set(s.name, changeChurnMedian, micro(took, 0.5)/1e3)
+		round.set(s.name, changeChurn99, micro(took, 0.99)/1e3)
+	}
+	return nil
+}
+
+// propagate makes changes of every kind that a subject shows, and returns how long they took, sorted.
+func (c *comparison) propagate(ctx context.Context, s subject) (took []time.Duration, err error) {
+	b, err := propagation.On(ctx, c.planes[everything.name], c.asked(s).server, s.zone == clusterSetZone)
+	defer func() { err = errors.Join(err, b.Clear(ctx)) }()
+	if err != nil {
+		return nil, err
+	}
+	results, err := b.Run(ctx, min(changes, c.Services/10))
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range results {
+		took = append(took, r.Took...)
+	}
+	slices.Sort(took)
+	return took, nil
+}

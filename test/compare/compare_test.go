@@ -1,0 +1,179 @@
+//go:build linux
+
+package compare
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	// What tests need is built before any of them, so that a first build does not count against the time limit.
+	if _, err := build(context.Background(), os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// TestEveryRowGetsAFigure runs everything once, in a small world. Whether bounds are kept is not looked at.
+func TestEveryRowGetsAFigure(t *testing.T) {
+	o := Options{Services: 200, Rounds: 1, Burst: 200 * time.Millisecond, Progress: t.Output()}
+	results, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(results.Document(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)))
+	t.Log(text)
+	for _, row := range rows {
+		values := row.of(results)
+		if len(values) != 1 || math.IsNaN(values[0]) || math.IsInf(values[0], 0) {
+			t.Errorf("%s: %v", row.what, values)
+		}
+	}
+	for _, name := range names() {
+		if !strings.Contains(text, "| "+name+" ") && !strings.Contains(text, name+" was skipped") {
+			t.Errorf("%s is neither measured nor skipped", name)
+		}
+	}
+}
+
+func TestCells(t *testing.T) {
+	rounds := func(values ...float64) *Results {
+		r := &Results{}
+		for _, v := range values {
+			r.Rounds = append(r.Rounds, Round{{"a", cpuPerQuery}: v, {"b", cpuPerQuery}: 10})
+		}
+		return r
+	}
+	a, b := subject{name: "a"}, subject{name: "b"}
+	tests := []struct {
+		name    string
+		row     row
+		results *Results
+		want    []string
+	}{
+		{"the median decides", row{what: "x", bound: 2, of: ratio(a, b, cpuPerQuery)}, rounds(90, 11, 12), []string{"x", "1.20", "1.10 to 9.00", "2.00", "met"}},
+		{"a bound is met when it is reached", row{what: "x", bound: 1.5, of: ratio(a, b, cpuPerQuery)}, rounds(15), []string{"x", "1.50", "1.50 to 1.50", "1.50", "met"}},
+		{"more is missed", row{what: "x", unit: "us", bound: 1.5, of: value(a, cpuPerQuery)}, rounds(15.4), []string{"x", "15.4 us", "15.4 to 15.4", "1.50 us", "**missed**"}},
+		{"less than before is below every bound", row{what: "x", bound: 1, of: difference(a, b, cpuPerQuery)}, rounds(5), []string{"x", "-5.00", "-5.00 to -5.00", "1.00", "met"}},
+		{"a row may have no bound", row{what: "x", of: value(a, cpuPerQuery)}, rounds(1, 2), []string{"x", "1.50", "1.00 to 2.00", "", ""}},
+		{"what was not measured says so", row{what: "x", bound: 1, of: value(b, latency99)}, rounds(1), []string{"x", "-", "", "1.00", "not measured"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.row.cells(test.results); !slices.Equal(got, test.want) {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// answering starts a server with a handler, and returns its port.
+func answering(t *testing.T, handler dns.HandlerFunc) int {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening, served := make(chan struct{}), make(chan error, 1)
+	s := &dns.Server{Addr: fmt.Sprintf("127.0.0.1:%d", port), Net: "udp", Handler: handler, NotifyStartedFunc: func() { close(listening) }}
+	go func() { served <- s.ListenAndServe() }()
+	select {
+	case <-listening:
+	case err := <-served:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Shutdown(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return port
+}
+
+func TestGenerator(t *testing.T) {
+	questions, err := draw(clusterSetZone, 200, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := func(change func(*dns.Msg)) dns.HandlerFunc {
+		return func(w dns.ResponseWriter, r *dns.Msg) {
+			m := (&dns.Msg{}).SetReply(r)
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{10, 0, 0, 1}}}
+			change(m)
+			_ = w.WriteMsg(m) // the asker may have gone
+		}
+	}
+	tests := []struct {
+		name    string
+		handler dns.HandlerFunc
+		want    string // in the error, "" for none
+	}{
+		{"right answers are counted", reply(func(*dns.Msg) {}), ""},
+		{"another rcode is an error", reply(func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), "rcode 2"},
+		{"a missing record is an error", reply(func(m *dns.Msg) { m.Answer = nil }), "with 0 records"},
+		{"answers with another id are none", reply(func(m *dns.Msg) { m.Id += 1 << 15 }), errLost.Error()},
+		{"no answer is none", func(dns.ResponseWriter, *dns.Msg) {}, errLost.Error()},
+	}
+	ways := map[string]func(*generator) error{
+		"flood":  func(g *generator) error { _, err := g.flood(1100 * time.Millisecond); return err },
+		"steady": func(g *generator) error { _, err := g.steady(1000, 200*time.Millisecond); return err },
+	}
+	for _, test := range tests {
+		for way, ask := range ways {
+			t.Run(test.name+", "+way, func(t *testing.T) {
+				g, err := newGenerator(answering(t, test.handler), anything(questions))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer g.close()
+				if err = ask(g); err == nil {
+					err = g.checkLost()
+				}
+				switch {
+				case test.want == "" && err != nil:
+					t.Error(err)
+				case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+					t.Errorf("%v, want %s", err, test.want)
+				}
+				if way == "steady" && len(g.took) != 200 && test.want == "" {
+					t.Errorf("%d times, want 200", len(g.took))
+				}
+			})
+		}
+	}
+}
+
+func TestParseGroups(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       []Group
+		bad        bool
+	}{
+		{"one", "cpu", []Group{CPU}, false},
+		{"several, with spaces", "start, cpu", []Group{Start, CPU}, false},
+		{"one that there is not", "cpu,gpu", nil, true},
+		{"nothing is no group", "", nil, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := ParseGroups(test.text)
+			if !slices.Equal(got, test.want) || (err != nil) != test.bad {
+				t.Errorf("%v, %v", got, err)
+			}
+		})
+	}
+}

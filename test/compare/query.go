@@ -1,0 +1,199 @@
+//go:build linux
+
+package compare
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/clusterset-dns/clusterset-dns/test/compare/world"
+	"github.com/clusterset-dns/clusterset-dns/test/kube"
+	"github.com/clusterset-dns/clusterset-dns/test/propagation"
+)
+
+const (
+	// warm is how long a server is asked before anything is measured.
+	warm = 300 * time.Millisecond
+	// rate is how many queries per second the latency is measured at.
+	rate = 5000
+	// updates is how many EndpointSlices are written per second while there is churn, by as many writers at a time.
+	updates      = 200
+	churnWriters = 8
+)
+
+// cost measures what a query costs, while a server is asked as fast as it answers.
+func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
+	g, err := newGenerator(r.port, r.questions)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	if err := onThread(func() error { _, err := g.flood(warm); return err }); err != nil {
+		return err
+	}
+	var before, after heap
+	if r.pprof != "" {
+		if before, err = heapOf(ctx, r.pprof, false); err != nil {
+			return err
+		}
+	}
+	all := g.answered // those of both bursts allocate
+	var (
+		answered int
+		used     time.Duration
+		took     time.Duration
+	)
+	err = onThread(func() error {
+		// The pause in between has let the server go idle.
+		if _, err := g.flood(warm / 3); err != nil {
+			return err
+		}
+		begin := time.Now()
+		before, err := r.cpu()
+		if err != nil {
+			return err
+		}
+		if answered, err = g.flood(c.Burst); err != nil {
+			return err
+		}
+		after, err := r.cpu()
+		used, took = after-before, time.Since(begin)
+		return err
+	})
+	if err == nil {
+		err = g.checkLost()
+	}
+	if err != nil {
+		return err
+	}
+	round.set(r.name, cpuPerQuery, float64(used.Nanoseconds())/1e3/float64(answered))
+	round.set(r.name, queriesPerSecond, float64(answered)/took.Seconds())
+	if r.pprof == "" {
+		return nil
+	}
+	if after, err = heapOf(ctx, r.pprof, false); err != nil {
+		return err
+	}
+	n := float64(g.answered - all)
+	round.set(r.name, allocationsPerQuery, float64(after.allocations-before.allocations)/n)
+	round.set(r.name, octetsPerQuery, float64(after.allocated-before.allocated)/n)
+	return nil
+}
+
+// latency measures how long answers take while the server has little to do.
+func (c *comparison) latency(_ context.Context, r *running, round Round) error {
+	took, err := c.steady(r.port, r.questions)
+	if err != nil {
+		return err
+	}
+	round.set(r.name, latencyMedian, micro(took, 0.5))
+	round.set(r.name, latency99, micro(took, 0.99))
+	return nil
+}
+
+// micro returns a quantile in microseconds.
+func micro(took []time.Duration, share float64) float64 {
+	return float64(propagation.Result{Took: took}.Quantile(share).Nanoseconds()) / 1e3
+}
+
+// steady asks a server at the fixed rate and returns how long its answers took, sorted.
+func (c *comparison) steady(port int, questions []question) (took []time.Duration, err error) {
+	g, err := newGenerator(port, questions)
+	if err != nil {
+		return nil, err
+	}
+	defer g.close()
+	err = onThread(func() error {
+		if _, err := g.steady(rate, warm); err != nil {
+			return err
+		}
+		took, err = g.steady(rate, c.Burst)
+		return err
+	})
+	if err == nil {
+		err = g.checkLost()
+	}
+	return took, err
+}
+
+// churn measures the latency of ours and kubernetes while endpoints become ready and not ready, through the API. Here
+// is the place for updates that come faster than one API server takes them.
+func (c *comparison) churn(ctx context.Context, round Round) error {
+	for _, s := range []subject{ours, kubernetes} {
+		r := c.asked(s)
+		if _, ok := round[key{r.name, latency99}]; !ok {
+			if err := c.tolerate(r, c.latency(ctx, r, round)); err != nil {
+				return err
+			}
+		}
+		err := c.whileUpdating(ctx, s, round, func() error {
+			took, err := c.steady(r.port, changing(r.questions))
+			if err == nil {
+				round.set(r.name, churnMedian, micro(took, 0.5))
+				round.set(r.name, churn99, micro(took, 0.99))
+			}
+			return c.tolerate(r, err)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whileUpdating calls do while EndpointSlices of the last hundred services are written, of which one endpoint is ready
+// and not ready in turn. In the end all are ready again. How many updates there really were is a figure of the subject.
+func (c *comparison) whileUpdating(ctx context.Context, s subject, round Round, do func() error) error {
+	client, err := kube.New(c.planes[everything.name])
+	if err != nil {
+		return err
+	}
+	updating, stop := context.WithCancel(ctx)
+	defer stop()
+	var (
+		writers sync.WaitGroup
+		mu      sync.Mutex
+		errs    []error
+		written int
+	)
+	begin := time.Now()
+	for w := range churnWriters {
+		writers.Go(func() {
+			ticks := time.NewTicker(churnWriters * time.Second / updates)
+			defer ticks.Stop()
+			for n := w; ; n += churnWriters {
+				select {
+				case <-updating.Done():
+					return
+				case <-ticks.C:
+				}
+				err := c.update(ctx, client, n%world.Namespaces, n/world.Namespaces%2 == 1)
+				mu.Lock()
+				written++
+				if err != nil {
+					errs = append(errs, err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	err = do()
+	stop()
+	writers.Wait()
+	round.set(s.name, updatesPerSecond, float64(written)/time.Since(begin).Seconds())
+	err = errors.Join(append([]error{err}, errs...)...)
+	return errors.Join(err, each(ctx, world.Namespaces, func(ctx context.Context, i int) error {
+		return c.update(ctx, client, i, true)
+	}))
+}
+
+// update writes the slice of one of the last services.
+func (c *comparison) update(ctx context.Context, client kube.Client, fromEnd int, ready bool) error {
+	s := simple(world.Service(c.Services - 1 - fromEnd))
+	if !ready {
+		s.NotReady = map[string]bool{s.Addresses[0]: true}
+	}
+	return client.UpdateSlice(ctx, s.Slice())
+}
