@@ -11,16 +11,18 @@ import (
 
 // enrol lets a roster tell a world who its members are, which is started if it is not there.
 func (s *store) enrol(l *leased, spec *rosterSpec) error {
+	wanted := *spec
+	wanted.state = l.config.state
 	s.mu.Lock()
-	shared := s.rosters[spec.key()]
+	shared := s.rosters[wanted.key()]
 	if shared == nil {
-		r, err := newRoster(*spec)
+		r, err := newRoster(wanted)
 		if err != nil {
 			s.mu.Unlock()
 			return fmt.Errorf("clusters: %w", err)
 		}
 		shared = &sharedRoster{roster: r}
-		s.rosters[spec.key()] = shared
+		s.rosters[wanted.key()] = shared
 	}
 	shared.users++
 	s.mu.Unlock()

@@ -23,13 +23,15 @@ type rosterSpec struct {
 	connection          *watch.Connection
 	namespace, selector string
 	dir                 string
+	// state is the folder of the last known state, "" for none.
+	state string
 }
 
 func (s *rosterSpec) key() string {
 	if s.dir != "" {
 		return "directory " + s.dir
 	}
-	return fmt.Sprintf("secrets %s %s %s", s.connection.Key, s.namespace, s.selector)
+	return fmt.Sprintf("secrets %s %s %s %q", s.connection.Key, s.namespace, s.selector, s.state)
 }
 
 const (
@@ -57,6 +59,8 @@ type roster struct {
 	members map[topology.ClusterID]*elected
 	told    bool // everything has been told once
 	worlds  []rosterUser
+	// written is what the folder of the last known state has of the members.
+	written map[string]map[string]string
 }
 
 // rosterUser is told who the members are.
@@ -108,6 +112,7 @@ func refusals() []refusal { return []refusal{badID, badKubeconfig, badSetting, d
 // newRoster begins to follow.
 func newRoster(spec rosterSpec) (*roster, error) {
 	r := &roster{spec: spec, wake: make(chan struct{}, 1), known: map[string]*described{}, members: map[topology.ClusterID]*elected{}}
+	r.remember()
 	end := func() {}
 	if spec.dir == "" {
 		w, err := watch.Start(watch.Spec{
@@ -188,6 +193,7 @@ func (r *roster) work() {
 		return // half of the members would be told
 	}
 	r.elect()
+	r.keep()
 	if !r.told {
 		r.told = true
 		for _, w := range r.worlds {
@@ -232,19 +238,33 @@ func sumOf(data map[string]string) [sha256.Size]byte {
 
 // parseMember makes a member of a description. Nothing of a kubeconfig is in the error.
 func parseMember(name string, data map[string]string) (*member, refusal, error) {
-	id, err := topology.ParseClusterID(cmp.Or(strings.TrimSpace(data["cluster"]), name))
-	if err != nil {
-		return nil, badID, fmt.Errorf("'cluster': %w", err)
+	m, why, err := parseSettings(name, data)
+	if why == badID {
+		return nil, why, err
 	}
-	m := &member{}
-	m.ID = id
 	kubeconfig, ok := data["kubeconfig"]
 	if !ok {
 		return nil, badKubeconfig, errors.New("'kubeconfig' is missing")
 	}
-	if m.connection, err = watch.ParseKubeconfig(name, []byte(kubeconfig)); err != nil {
-		return nil, badKubeconfig, err
+	connection, wrong := watch.ParseKubeconfig(name, []byte(kubeconfig))
+	if wrong != nil {
+		return nil, badKubeconfig, wrong
 	}
+	if err != nil {
+		return nil, why, err
+	}
+	m.connection = connection
+	return m, accepted, nil
+}
+
+// parseSettings makes a member of what a description says besides credentials.
+func parseSettings(name string, data map[string]string) (*member, refusal, error) {
+	id, err := topology.ParseClusterID(cmp.Or(strings.TrimSpace(data["cluster"]), name))
+	if err != nil {
+		return nil, badID, fmt.Errorf("'cluster': %w", err)
+	}
+	m := &member{settings: map[string]string{"cluster": string(id)}}
+	m.ID = id
 	for _, property := range []string{"address", "region", "weight", "allow", "namespaces"} {
 		words, given := data[property]
 		if !given {
@@ -254,6 +274,7 @@ func parseMember(name string, data map[string]string) (*member, refusal, error) 
 			// The value may be a kubeconfig that stands in the wrong place, so it is not shown.
 			return nil, badSetting, fmt.Errorf("the value of '%s' cannot be used: it takes the words that stand after '%[1]s' in a Corefile", property)
 		}
+		m.settings[property] = words
 	}
 	m.NoAddress = !m.hasAddress
 	return m, accepted, nil

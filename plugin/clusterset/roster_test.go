@@ -13,6 +13,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/state"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 )
@@ -319,4 +320,73 @@ func TestWorldsFollowARoster(t *testing.T) {
 	if len(s.rosters) != 0 || len(s.watchers) != 0 {
 		t.Errorf("Left are %d rosters and %d watchers", len(s.rosters), len(s.watchers))
 	}
+}
+
+// TestMembersBySecretAreRememberedAfterARestart starts without the API server that has the Secrets, nor any other.
+func TestMembersBySecretAreRememberedAfterARestart(t *testing.T) {
+	dir := t.TempDir()
+	connection := deadEnd(t, "east")
+	spec := rosterSpec{connection: &connection, namespace: "members", state: dir}
+	first, err := newRoster(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.ApplySecret("west", secret(1, "kubeconfig", inline("t"), "address", "clusterip", "weight", "7", "region", "us"))
+	first.ApplySecret("north.secret", secret(2, "cluster", "north", "kubeconfig", inline("t")))
+	first.SetSecretsListed()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if r, err := state.Read(dir, spec.source()); err == nil && len(r.Facts.Members) == 2 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("The members are not written")
+		}
+	}
+	first.stop()
+	text, err := os.ReadFile(state.Path(dir, spec.source()))
+	if err != nil || strings.Contains(string(text), "kubeconfig") || strings.Contains(string(text), "token") {
+		t.Fatalf("The file has what it must not have: %v\n%s", err, text)
+	}
+	key := mcs.ServiceKey{Namespace: "shop", Name: "web"}
+	for _, r := range []state.Record{
+		{Source: mcs.Source{Kind: mcs.Namespaces, Cluster: "east"}, Facts: mcs.Facts{Namespaces: []string{"shop"}}},
+		{Source: mcs.Source{Cluster: "west"}, Proof: time.Now(), Facts: mcs.Facts{Shards: map[mcs.ServiceKey]*mcs.Shard{key: clusterIPShard("10.1.0.1")}}},
+	} {
+		if err := state.Write(dir, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	s := newTestStore(t)
+	c := configOf(t, "east")
+	c.members[0].connection, c.state, c.dynamic = connection, dir, &spec
+	w, _ := s.mustAcquire(t, &lease.Tenant{}, c)
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("Not within 20 s: " + what)
+			}
+		}
+	}
+	until("what the member said is known", func() bool { return w.snapshot.Load().Service("shop", "web") != nil })
+	h := handlerOf(w)
+	if view := h.view.current(h); view.Weights["west"] != 7 || view.Regions["west"] != "us" {
+		t.Errorf("Its settings are %v, %v", view.Weights, view.Regions)
+	}
+	if !slices.Contains(w.snapshot.Load().Unsynced(), mcs.Source{Kind: mcs.Members}) {
+		t.Error("It counts as known who the members are")
+	}
+
+	var now *sharedRoster
+	for _, r := range s.rosters {
+		now = r
+	}
+	now.ApplySecret("north.secret", secret(2, "cluster", "north", "kubeconfig", inline("t")))
+	now.SetSecretsListed()
+	until("the member is gone that has no Secret any more", func() bool { return w.snapshot.Load().Service("shop", "web") == nil && w.member("west") == nil })
+	until("and is forgotten", func() bool {
+		r, err := state.Read(dir, spec.source())
+		return err == nil && len(r.Facts.Members) == 1 && r.Facts.Members["north.secret"]["cluster"] == "north"
+	})
 }

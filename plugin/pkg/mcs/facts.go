@@ -283,4 +283,6 @@ type Facts struct {
 	Ranges []netip.Prefix
 	// Drained is true when the cluster asks not to be used.
 	Drained bool
+	// Members are those that come and go, by the name of what describes them: their settings, without credentials.
+	Members map[string]map[string]string
 }

@@ -15,7 +15,7 @@ import (
 // check refuses what could not have been written: what is read must be as sound as what a watch tells.
 func (e *entry) check() error {
 	set := 0
-	for _, is := range []bool{e.Shard != nil, e.Import != nil, e.Address != nil, e.Range != nil, e.Drained} {
+	for _, is := range []bool{e.Shard != nil, e.Import != nil, e.Address != nil, e.Range != nil, e.Drained, e.Settings != nil} {
 		if is {
 			set++
 		}

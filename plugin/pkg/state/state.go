@@ -70,6 +70,8 @@ type entry struct {
 	Address   *netip.Addr      `json:",omitempty"`
 	Range     *netip.Prefix    `json:",omitempty"`
 	Drained   bool             `json:",omitempty"`
+	// Settings are those of the member that Name describes.
+	Settings map[string]string `json:",omitempty"`
 }
 
 // Path returns the file of a source. Cluster ids are DNS labels, so they can stand in a file name.
@@ -168,6 +170,11 @@ func entries(f *mcs.Facts) func(yield func(entry) bool) {
 		}
 		for _, p := range f.Ranges {
 			if !yield(entry{Range: &p}) {
+				return
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(f.Members)) {
+			if !yield(entry{Name: name, Settings: f.Members[name]}) {
 				return
 			}
 		}
@@ -297,6 +304,11 @@ func (e *entry) addTo(f *mcs.Facts) {
 		f.Ranges = append(f.Ranges, *e.Range)
 	case e.Drained:
 		f.Drained = true
+	case e.Settings != nil:
+		if f.Members == nil {
+			f.Members = map[string]map[string]string{}
+		}
+		f.Members[e.Name] = e.Settings
 	default:
 		f.Namespaces = append(f.Namespaces, e.Namespace)
 	}

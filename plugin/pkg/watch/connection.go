@@ -60,6 +60,16 @@ func NewConnection(config *rest.Config) (Connection, error) {
 	return Connection{access: newAccess(config.Host, settings{config: tuned(config)}, nil), Key: key}, nil
 }
 
+// Absent returns a connection to an API server of which only is known that there is one: each request ends with that error.
+func Absent(why error) (Connection, error) {
+	return NewConnection(&rest.Config{Host: "https://absent.invalid", Transport: absent{why}})
+}
+
+type absent struct{ why error }
+
+// RoundTrip implements http.RoundTripper.
+func (a absent) RoundTrip(*http.Request) (*http.Response, error) { return nil, a.why }
+
 // follow makes a connection whose settings are read now and, while it is used, again and again.
 func follow(name string, read func() (settings, error), written ...any) (Connection, error) {
 	first, err := read()
