@@ -115,6 +115,8 @@ func sortedText(m *dns.Msg, cached bool) string {
 func chainFor(tb testing.TB, corefile, name string) string {
 	tb.Helper()
 	kubeconfig := cluster(tb)
+	defaults := dnsserver.Directives
+	tb.Cleanup(func() { dnsserver.Directives = defaults })
 	if err := dnsserver.SetDirectives(directives); err != nil {
 		tb.Fatal(err)
 	}

@@ -356,7 +356,6 @@ func (f *exportFeed) export(it *item) {
 		f.held[it.key] = h
 		if f.following {
 			f.fetch(it.key, h)
-			f.mind(it.key)
 		}
 	}
 	h.export = export
@@ -834,6 +833,7 @@ func (f *exportFeed) fetchedAll(key mcs.ServiceKey, mine *fetch, service *corev1
 		f.fetchedSlice(key, h, mine, &list[i])
 	}
 	f.tell(key, h, time.Time{})
+	f.mind(key)
 	return true
 }
 

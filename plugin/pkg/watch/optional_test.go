@@ -25,12 +25,12 @@ func TestAClusterWithoutProperties(t *testing.T) {
 		{
 			"a quiet cluster is not a stale one",
 			func(*watchtest.Weather, int) {}, time.Minute,
-			nil, []State{Syncing, Synced},
+			nil, []State{Synced},
 		},
 		{
 			"once the API server is reached again nothing is wrong any more",
 			func(w *watchtest.Weather, by int) { w.Refuse += by }, time.Minute,
-			[]string{"discovery unreachable", "discovery fine"}, []State{Syncing, Synced, Stale, Synced},
+			[]string{"discovery unreachable", "discovery fine"}, []State{Synced, Stale, Synced},
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -57,6 +57,10 @@ func TestAClusterWithoutProperties(t *testing.T) {
 				defer observer.mu.Unlock()
 				if !slices.Equal(observer.problems, row.problems) {
 					t.Errorf("The problems are %q, want %q", observer.problems, row.problems)
+				}
+				// Whether it is syncing for an instant depends on who runs first.
+				if observer.states[0] == Syncing {
+					observer.states = observer.states[1:]
 				}
 				if !slices.Equal(observer.states, row.states) {
 					t.Errorf("The states are %v, want %v", observer.states, row.states)

@@ -16,9 +16,7 @@ const (
 	// selectAtMost is how long a label selector may become, in bytes: it stands in a URL, and proxies before an API server
 	// take 8 KiB of that. It has room for about 300 names; who exports more is watched whole.
 	selectAtMost = 6000
-	// reselectAfter is how long exports of new names are collected before their EndpointSlices are watched, and
-	// reselectEvery how long it is at least from one time to the next. What these say now is fetched at once.
-	reselectAfter = 100 * time.Millisecond
+	// reselectEvery is how long it is at least from one selection to the next, so that many new exports make one.
 	reselectEvery = time.Second
 )
 
@@ -73,7 +71,8 @@ func (f *exportFeed) selectSlices(o *metav1.ListOptions) {
 	}
 }
 
-// mind has the selection looked at, for an export that it lacks.
+// mind has the selection looked at, for an export that it may lack and whose objects have just been fetched. Not before: of a
+// fetch and a list that overlap nobody can tell which is older.
 func (f *exportFeed) mind(key mcs.ServiceKey) {
 	if f.selected.covers(key.Name) {
 		return
@@ -93,7 +92,7 @@ func (f *exportFeed) selectAnew(ctx context.Context) {
 			return
 		case <-f.reselect:
 		}
-		if sleep(ctx, max(reselectAfter, reselectEvery-time.Since(began))); f.lacks() {
+		if sleep(ctx, reselectEvery-time.Since(began)); f.lacks() {
 			return
 		}
 	}

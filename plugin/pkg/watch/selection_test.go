@@ -99,7 +99,7 @@ func TestSelectionFollowsExports(t *testing.T) {
 			put("serviceexports", export("shop", name))
 			has("at once", 1)
 			put("endpointslices", slice("shop", name+"-1", name, "10.8.0.2"))
-			time.Sleep(reselectEvery + reselectAfter)
+			time.Sleep(reselectEvery)
 			synctest.Wait()
 			has("with the selection", 2)
 			put("endpointslices", slice("shop", "other", "other", fmt.Sprint("10.8.1.", i)))
