@@ -272,38 +272,58 @@ func TestWorldsFollowARoster(t *testing.T) {
 	c.dynamic = &rosterSpec{dir: dir}
 	mine, next := &lease.Tenant{}, &lease.Tenant{}
 	w, key := s.mustAcquire(t, mine, c)
+	eventually := func(what func() string) {
+		t.Helper()
+		said := what()
+		for deadline := time.Now().Add(20 * time.Second); said != "" && time.Now().Before(deadline); said = what() {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if said != "" {
+			t.Fatal(said)
+		}
+	}
 	watched := func(want ...string) {
 		t.Helper()
-		var got []string
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			got = nil
+		eventually(func() string {
 			s.mu.Lock()
+			defer s.mu.Unlock()
+			var got []string
 			for k := range s.watchers {
 				if k.kind == mcs.Exports {
 					got = append(got, string(k.cluster))
 				}
 			}
-			s.mu.Unlock()
-			if slices.Sort(got); slices.Equal(got, want) {
-				return
+			if slices.Sort(got); !slices.Equal(got, want) {
+				return fmt.Sprintf("Watched are %v, want %v", got, want)
+			}
+			return ""
+		})
+	}
+	unsynced := func(want ...topology.ClusterID) {
+		t.Helper()
+		w.publish() // a member is watched a moment before the snapshot that has it is published
+		var got []topology.ClusterID
+		for _, source := range w.snapshot.Load().Unsynced() {
+			if source.Kind == mcs.Exports {
+				got = append(got, source.Cluster)
 			}
 		}
-		t.Fatalf("Watched are %v, want %v", got, want)
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("Waited for are %v, want %v", got, want)
+		}
 	}
 	watched("east", "west")
-	if !slices.Contains(w.snapshot.Load().Unsynced(), mcs.Source{Cluster: "west"}) {
-		t.Error("A member of the first list is not waited for")
-	}
+	unsynced("east", "west")
 	put("north", "kubeconfig", inline("two"))
 	put("north", "weight", "5")
 	watched("east", "north", "west")
-	if slices.Contains(w.snapshot.Load().Unsynced(), mcs.Source{Cluster: "north"}) {
-		t.Error("A newcomer makes unknown names uncertain")
-	}
-	view := handlerOf(w).view.current(handlerOf(w))
-	if view.Weights["north"] != 5 {
-		t.Errorf("Its weight is %d", view.Weights["north"])
-	}
+	eventually(func() string {
+		if weight := handlerOf(w).view.current(handlerOf(w)).Weights["north"]; weight != 5 {
+			return fmt.Sprintf("Its weight is %d", weight)
+		}
+		return ""
+	})
+	unsynced("east", "west") // a newcomer does not make unknown names uncertain
 	// A reload with another Corefile: the new world has the members at once.
 	other := configOf(t, "east")
 	other.dynamic, other.ttl, other.members[0].Namespaces = c.dynamic, 9, []string{"shop"}

@@ -70,6 +70,9 @@ type absent struct{ why error }
 // RoundTrip implements http.RoundTripper.
 func (a absent) RoundTrip(*http.Request) (*http.Response, error) { return nil, a.why }
 
+// CloseIdleConnections is called at the end; without it apimachinery logs a warning.
+func (absent) CloseIdleConnections() {}
+
 // follow makes a connection whose settings are read now and, while it is used, again and again.
 func follow(name string, read func() (settings, error), written ...any) (Connection, error) {
 	first, err := read()
