@@ -247,7 +247,8 @@ func (a *answer) below(s *mcs.Service) {
 			a.srv(s, func(port mcs.Port) bool { return port.Name == p.port && port.Protocol.String() == p.protocol })
 		}
 	case endpointPart:
-		a.addresses(p.backend.Addrs)
+		var buf [2]netip.Addr // most have one of each family at most
+		a.addresses(p.backend.AppendAddrs(buf[:0]))
 	case noPart:
 		a.deny()
 	}
@@ -388,7 +389,7 @@ func (a *answer) most(of balance.Family) int {
 func (a *answer) srv(s *mcs.Service, match func(mcs.Port) bool) {
 	target := a.name.service + "." + a.name.namespace + ".svc." + a.zone
 	if s.Type == mcs.Headless {
-		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match, a.room())
+		a.records, a.extra = backendSRV(a.qname, target, a.ttl, s, a.backends(s, nil, 0), match, a.room())
 		if a.tcp() {
 			a.fit()
 		}

@@ -43,9 +43,9 @@ var plantedFaults = []plantedFault{
 		"case e.shard.Service.ExternalName && !planted(%q):",
 	},
 	{
-		"endpoints that are not ready are answered", "plugin/pkg/mcs/merge.go",
-		"if publishNotReady || e.Conditions&Ready != 0 {\n\t\t\t\ts.Backends",
-		"if publishNotReady || e.Conditions&Ready != 0 || planted(%q) {\n\t\t\t\ts.Backends",
+		"endpoints that are not ready are answered", "plugin/pkg/mcs/backends.go",
+		"if publishNotReady || slice.Endpoints.Conditions(i)&Ready != 0 {",
+		"if publishNotReady || slice.Endpoints.Conditions(i)&Ready != 0 || planted(%q) {",
 	},
 	{
 		"a cluster IP of the local cluster's Services is answered", "plugin/pkg/mcs/merge.go",

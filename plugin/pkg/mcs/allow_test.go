@@ -45,8 +45,8 @@ func TestWhatAMemberMayExport(t *testing.T) {
 			var got []netip.Addr
 			if s != nil {
 				got = s.Members[0].Addrs
-				for _, b := range s.Backends {
-					got = append(got, b.Addrs...)
+				for i := range s.Backends {
+					got = s.Backends[i].AppendAddrs(got)
 				}
 				if s.Type == Headless && (s.Members[0].Ready != 1 || len(s.Unready) != 0) {
 					t.Errorf("What must not be said is counted: %+v, %+v", s.Members[0], s.Unready)

@@ -7,7 +7,6 @@
 package mcs
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -150,7 +149,7 @@ const (
 )
 
 // Endpoint is one address behind a service. An endpoint object with several addresses becomes several of these with
-// the same identity. Comparable.
+// the same identity. Comparable. Endpoints keep many.
 type Endpoint struct {
 	Addr netip.Addr
 	// Label is the endpoint's host label: its hostname, else AddressLabel(Addr). A valid lower-case DNS label.
@@ -162,40 +161,30 @@ type Endpoint struct {
 	Conditions Conditions
 }
 
-// Identity tells whether two addresses belong to one endpoint: by its target, else by its label. Comparable.
-type Identity struct {
-	ID    uint64
-	Label string
-}
-
-// Identity returns who the endpoint is.
-func (e *Endpoint) Identity() Identity {
-	if e.ID != 0 {
-		return Identity{ID: e.ID}
-	}
-	return Identity{Label: e.Label}
-}
-
-func (i Identity) compare(o Identity) int {
-	return cmp.Or(cmp.Compare(i.ID, o.ID), cmp.Compare(i.Label, o.Label))
-}
-
 // AddressLabel makes the host label of an endpoint without a hostname: the address with dots and colons replaced by
 // hyphens, and a 0 added where it would begin or end in a hyphen (at the end, CoreDNS's kubernetes plugin does so too).
 func AddressLabel(a netip.Addr) string {
-	label := a.AppendTo(make([]byte, 0, 48))
-	for i, c := range label {
+	return string(appendAddressLabel(make([]byte, 0, maxAddressLabel), a))
+}
+
+// maxAddressLabel is room for every label of an address without a zone.
+const maxAddressLabel = 48
+
+func appendAddressLabel(to []byte, a netip.Addr) []byte {
+	begin := len(to)
+	to = a.AppendTo(to)
+	for i, c := range to[begin:] {
 		if c == '.' || c == ':' || c == '%' {
-			label[i] = '-'
+			to[begin+i] = '-'
 		}
 	}
-	if label[0] == '-' {
-		label = slices.Insert(label, 0, '0')
+	if to[begin] == '-' {
+		to = slices.Insert(to, begin, '0')
 	}
-	if label[len(label)-1] == '-' {
-		label = append(label, '0')
+	if to[len(to)-1] == '-' {
+		to = append(to, '0')
 	}
-	return string(label)
+	return to
 }
 
 // Slice is what a member says by one EndpointSlice. Immutable once made.
@@ -205,12 +194,12 @@ type Slice struct {
 	Source topology.ClusterID
 	// Ports belong to the endpoints of this slice only.
 	Ports     []Port
-	Endpoints []Endpoint
+	Endpoints Endpoints
 }
 
 // Equal reports whether two slices say the same.
 func (s *Slice) Equal(o *Slice) bool {
-	return s.Name == o.Name && s.Source == o.Source && slices.Equal(s.Ports, o.Ports) && slices.Equal(s.Endpoints, o.Endpoints)
+	return s.Name == o.Name && s.Source == o.Source && slices.Equal(s.Ports, o.Ports) && s.Endpoints.Equal(&o.Endpoints)
 }
 
 // Shard is everything that one member says about one service. It is replaced whole, never patched. Immutable once made.

@@ -56,7 +56,7 @@ func TestCanonical(t *testing.T) {
 // TestEveryFieldCounts changes each field, however deep, and expects the whole to differ. It fails for a field that is
 // added to a type but forgotten in its Equal.
 func TestEveryFieldCounts(t *testing.T) {
-	slice := func() *Slice { return &Slice{Ports: []Port{{}}, Endpoints: []Endpoint{{}}} }
+	slice := func() *Slice { return &Slice{Ports: []Port{{}}, Endpoints: Pack(Endpoint{})} }
 	spec := func() *ServiceSpec {
 		return &ServiceSpec{LoadBalancer: []netip.Addr{{}}, LoadBalancerHosts: []string{""}, Ports: []Port{{}}}
 	}
@@ -108,12 +108,23 @@ func everyField[T any](t *testing.T, fresh func() *T, equal func(a, b *T) bool) 
 	}
 }
 
-var addrType = reflect.TypeFor[netip.Addr]()
+var (
+	addrType      = reflect.TypeFor[netip.Addr]()
+	endpointsType = reflect.TypeFor[Endpoints]()
+)
 
 // change alters the n-th place within v where that can be done and returns its path, "" when there are fewer.
 func change(v reflect.Value, path string, n *int) string {
 	switch {
 	case v.Type() == addrType:
+	case v.Type() == endpointsType:
+		endpoints := v.Interface().(Endpoints)
+		all := endpoints.All()
+		p := change(reflect.ValueOf(&all).Elem(), path, n)
+		if p != "" {
+			v.Set(reflect.ValueOf(Pack(all...)))
+		}
+		return p
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			if p := change(v.Field(i), path+"."+v.Type().Field(i).Name, n); p != "" {

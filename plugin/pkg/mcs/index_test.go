@@ -327,7 +327,7 @@ func fuzzSlices(v byte) []*Slice {
 			if (v>>j)&0x10 != 0 {
 				e.Conditions = Terminating
 			}
-			s.Endpoints = append(s.Endpoints, e)
+			s.Endpoints.Add(&e)
 		}
 		all = append(all, s)
 	}

@@ -48,7 +48,7 @@ func named(e Endpoint, label, target string) Endpoint {
 }
 
 func sliceOf(name string, ports []Port, endpoints ...Endpoint) *Slice {
-	return &Slice{Name: name, Ports: ports, Endpoints: endpoints}
+	return &Slice{Name: name, Ports: ports, Endpoints: Pack(endpoints...)}
 }
 
 // from makes a slice that a ServiceImport brings.
@@ -105,12 +105,13 @@ func sketch(s *Service, r Report) string {
 			}
 			line("%s: %s%s %d/%d", m.Cluster, joinAddrs(m.Addrs), on, m.Ready, m.Total)
 		}
-		for _, e := range s.Backends {
+		for i := range s.Backends {
+			e := &s.Backends[i]
 			var ports []string
-			for _, p := range e.Ports {
+			for _, p := range e.Ports() {
 				ports = append(ports, sketchPort(p))
 			}
-			line("%s.%s: %s %s", e.Label, e.Cluster, joinAddrs(e.Addrs), ports)
+			line("%s.%s: %s %s", e.Label(), s.ClusterOf(e), joinAddrs(e.AppendAddrs(nil)), ports)
 		}
 	}
 	if r.Conflicts != 0 {
@@ -592,7 +593,7 @@ func TestServiceLookups(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := s.Backend(tc.label, tc.cluster)
-			if got := b != nil; got != (tc.want != "") || got && b.Addrs[0] != addr(tc.want) {
+			if got := b != nil; got != (tc.want != "") || got && b.AppendAddrs(nil)[0] != addr(tc.want) {
 				t.Errorf("Got %v, want %q", b, tc.want)
 			}
 		})

@@ -214,16 +214,17 @@ func (c converter) slice(s *discoveryv1.EndpointSlice) *mcs.Slice {
 			out.Ports = append(out.Ports, port)
 		}
 	}
-	out.Endpoints = make([]mcs.Endpoint, 0, len(s.Endpoints))
+	out.Endpoints.Grow(len(s.Endpoints))
 	for i := range s.Endpoints {
-		out.Endpoints = c.endpoint(out.Endpoints, &s.Endpoints[i], fits)
+		c.endpoint(&out.Endpoints, &s.Endpoints[i], fits)
 	}
+	out.Endpoints.Clip()
 	return out
 }
 
 // endpoint appends one Endpoint per address.
-func (c converter) endpoint(to []mcs.Endpoint, e *discoveryv1.Endpoint, fits func(netip.Addr) bool) []mcs.Endpoint {
-	out := mcs.Endpoint{Node: intern(value(e.NodeName)), Zone: intern(value(e.Zone)), Conditions: conditions(e.Conditions)}
+func (c converter) endpoint(to *mcs.Endpoints, e *discoveryv1.Endpoint, fits func(netip.Addr) bool) {
+	out := mcs.Endpoint{Node: value(e.NodeName), Zone: value(e.Zone), Conditions: conditions(e.Conditions)}
 	if e.TargetRef != nil {
 		out.ID = targetID(string(e.TargetRef.UID))
 	}
@@ -241,13 +242,9 @@ func (c converter) endpoint(to []mcs.Endpoint, e *discoveryv1.Endpoint, fits fun
 			c.reject(BadAddress)
 			continue
 		}
-		out.Addr = addr
-		if out.Label = hostname; hostname == "" {
-			out.Label = mcs.AddressLabel(addr)
-		}
-		to = append(to, out)
+		out.Addr, out.Label = addr, hostname
+		to.Add(&out)
 	}
-	return to
 }
 
 // targetID returns the ID of an endpoint whose target has that UID.

@@ -72,8 +72,8 @@ func TestBadAddressesAreRefusedEverywhere(t *testing.T) {
 				family = discoveryv1.AddressTypeIPv6
 			}
 			slice := c.slice(&discoveryv1.EndpointSlice{AddressType: family, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{bad.text}}}})
-			if len(slice.Endpoints) != 0 {
-				t.Errorf("An endpoint may be %v", slice.Endpoints[0].Addr)
+			if slice.Endpoints.Len() != 0 {
+				t.Errorf("An endpoint may be %v", slice.Endpoints.Addr(0))
 			}
 			service := c.service(&corev1.Service{Spec: corev1.ServiceSpec{ClusterIPs: []string{bad.text}}})
 			if service.ClusterIPs != (mcs.Addresses{}) {
@@ -387,7 +387,7 @@ func TestConvertSlice(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var left rejections
 			got := left.converter().slice(tc.in)
-			if want := (&mcs.Slice{Name: "web-1", Ports: tc.ports, Endpoints: tc.endpoints}); !got.Equal(want) {
+			if want := (&mcs.Slice{Name: "web-1", Ports: tc.ports, Endpoints: mcs.Pack(tc.endpoints...)}); !got.Equal(want) {
 				t.Errorf("Got %+v, want %+v", got, want)
 			}
 			if !slices.Equal(left, tc.left) {
@@ -505,7 +505,7 @@ func FuzzSlice(f *testing.F) {
 				t.Errorf("Port %+v", p)
 			}
 		}
-		for _, e := range slice.Endpoints {
+		for _, e := range slice.Endpoints.All() {
 			if !topology.IsLabel(e.Label) {
 				t.Errorf("Label %q of %v", e.Label, e.Addr)
 			}

@@ -178,7 +178,7 @@ func (f *exportFeed) remember(facts mcs.Facts) {
 		for _, s := range shard.Slices {
 			h.slices = append(h.slices, fetched[*mcs.Slice]{fact: s})
 			f.owner[mcs.ServiceKey{Namespace: key.Namespace, Name: s.Name}] = key
-			f.kept += len(s.Endpoints)
+			f.kept += s.Endpoints.Len()
 		}
 		f.held[key] = h
 		f.count(shard, 1)
@@ -232,7 +232,7 @@ func (f *exportFeed) count(s *mcs.Shard, sign int64) {
 
 func endpointsIn(all []*mcs.Slice) (n int) {
 	for _, s := range all {
-		n += len(s.Endpoints)
+		n += s.Endpoints.Len()
 	}
 	return n
 }
@@ -249,7 +249,7 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 		id := mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}
 		delete(f.owner, id)
 		delete(f.fresh, id)
-		f.kept -= len(h.slices[i].fact.Endpoints)
+		f.kept -= h.slices[i].fact.Endpoints.Len()
 	}
 	f.makeRoom()
 	if h.shard == nil {
@@ -299,7 +299,7 @@ func (f *exportFeed) remainsOfSlices(items []any) (before, after int) {
 func endpointsOf(items []any) (n int) {
 	for _, obj := range items {
 		if fact, ok := obj.(*item).fact.(sliceFact); ok {
-			n += len(fact.slice.Endpoints)
+			n += fact.slice.Endpoints.Len()
 		}
 	}
 	return n
@@ -651,7 +651,7 @@ func (f *exportFeed) takeSlice(owner mcs.ServiceKey, it *item) bool {
 	if !there || h.slices[at].older(it.version) {
 		return false
 	}
-	f.kept -= len(h.slices[at].fact.Endpoints)
+	f.kept -= h.slices[at].fact.Endpoints.Len()
 	h.slices = slices.Delete(h.slices, at, at+1)
 	delete(f.owner, it.id())
 	delete(f.fresh, it.id())
@@ -678,9 +678,9 @@ func (f *exportFeed) makeRoom() {
 func (f *exportFeed) putSlice(h *held, it *item, byFetch bool, was *mcs.Slice) {
 	entry := fetched[*mcs.Slice]{it.fact.(sliceFact).slice, it.version, byFetch}
 	at, there := h.find(it.name)
-	more := len(entry.fact.Endpoints)
+	more := entry.fact.Endpoints.Len()
 	if there {
-		more -= len(h.slices[at].fact.Endpoints)
+		more -= h.slices[at].fact.Endpoints.Len()
 	}
 	if more > 0 && f.kept+more > f.limits.endpoints {
 		f.leaveOut()

@@ -500,7 +500,7 @@ func (m *model) check() {
 			if slice := c.slice(s); slice != nil {
 				want[key].Slices = append(want[key].Slices, slice)
 				owners++
-				endpoints += len(slice.Endpoints)
+				endpoints += slice.Endpoints.Len()
 			}
 		}
 		slices.SortFunc(want[key].Slices, func(a, b *mcs.Slice) int { return strings.Compare(a.Name, b.Name) })
@@ -532,7 +532,7 @@ func sketch(s *mcs.Shard) string {
 	}
 	for _, slice := range s.Slices {
 		text += " " + slice.Name
-		for _, e := range slice.Endpoints {
+		for _, e := range slice.Endpoints.All() {
 			text += " " + e.Addr.String()
 		}
 	}
