@@ -266,7 +266,7 @@ func (a *answer) exists(s *mcs.Service) bool {
 func (a *answer) atService(s *mcs.Service) {
 	of, isAddress := familyOf(a.qtype)
 	switch {
-	case isAddress && s.Imported && s.Type != mcs.Headless:
+	case isAddress && s.Import != nil && s.Type != mcs.Headless:
 		a.addresses(a.choose(s, of))
 	case isAddress:
 		a.chosen(s, of)
@@ -329,9 +329,9 @@ func (a *answer) choose(s *mcs.Service, of balance.Family) (addrs []netip.Addr) 
 	switch {
 	case s.Type == mcs.Headless:
 		return backendAddresses(nil, a.backends(s, of, a.most(of)), of)
-	case s.Imported:
+	case s.Import != nil:
 		// The standard demands the ClusterSet IPs, always.
-		for _, ip := range s.IPs {
+		for _, ip := range s.Import.IPs {
 			if ip.IsValid() && of(ip) {
 				addrs = append(addrs, ip)
 			}

@@ -154,7 +154,7 @@ func (b *builder) members() {
 	for i := range s.Members {
 		m := &s.Members[i]
 		c := candidate{
-			state: b.states[i], member: i, backend: -1, ready: m.Ready, total: max(m.Total, m.Ready),
+			state: b.states[i], member: i, backend: -1, ready: int(m.Ready), total: int(max(m.Total, m.Ready)),
 			v4: slices.ContainsFunc(m.Addrs, netip.Addr.Is4), v6: slices.ContainsFunc(m.Addrs, netip.Addr.Is6),
 		}
 		if none {

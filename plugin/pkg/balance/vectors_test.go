@@ -723,7 +723,7 @@ func (r *istioVector) match(t *testing.T) {
 func (r *istioVector) distribution(t *testing.T) string {
 	t.Helper()
 	want := map[string][]Label{"PreferSameZone": {Zone}, "PreferClose": {Zone}, "PreferSameNode": {Node, Zone}}[r.Distribution]
-	s := &mcs.Service{Traits: headless}
+	s := &mcs.Service{Traits: &headless}
 	s.TrafficDistribution = r.Distribution
 	labels, overprovision := (&Policy{Prefer: ByService}).labelsFor(s)
 	if !slices.Equal(labels, want) {

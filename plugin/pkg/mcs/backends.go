@@ -101,7 +101,7 @@ func (s *Service) backendsOf(cluster topology.ClusterID) []Backend {
 // addBackends adds the ready hosts of the last member, sorted by label, those that share a label joined.
 func (s *Service) addBackends(from []*Slice, publishNotReady bool) {
 	found := labelledBackends(from, publishNotReady, int32(len(s.Members)-1)) //nolint:gosec // there are not that many clusters
-	s.Backends = slices.Grow(s.Backends, len(found))                       // and no more: there are many services
+	s.Backends = slices.Grow(s.Backends, len(found))                          // and no more: there are many services
 	for i := range found {
 		if i > 0 && found[i].label == found[i-1].label {
 			s.Backends[len(s.Backends)-1].join(&found[i].Backend)

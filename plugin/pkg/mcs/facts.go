@@ -7,10 +7,10 @@
 package mcs
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
@@ -79,22 +79,28 @@ type Export struct {
 	// WeightPercent, 0 to 100, is how much of its weight the member wants to have for this service (the annotation
 	// clusterset-dns.io/weight-percent; 100 without it). 0 drains.
 	WeightPercent uint8
-	// Labels and Annotations are spec.exportedLabels and spec.exportedAnnotations in canonical form (see Canonical).
-	Labels, Annotations string
+	// Labels and Annotations are the Digests of spec.exportedLabels and spec.exportedAnnotations: all that is asked of them is
+	// whether those of two exports are equal.
+	Labels, Annotations uint64
 }
 
-// Canonical turns a map into a string that is equal exactly when the maps are: sorted pairs of quoted key and value. Quoted,
-// because an annotation's value can hold any octet.
-func Canonical(m map[string]string) string {
+// Digest turns a map into a number that is equal when the maps are, in every process, 0 for none: the FNV-1a of the sorted pairs
+// of quoted key and value. Quoted, because an annotation's value can hold any octet. Two that differ can be made to have one
+// number: whoever does hides a conflict that is of his own making.
+func Digest(m map[string]string) uint64 {
 	if len(m) == 0 {
-		return ""
+		return 0
 	}
 	pairs := make([]string, 0, len(m))
 	for k, v := range m {
 		pairs = append(pairs, strconv.Quote(k)+strconv.Quote(v))
 	}
 	slices.Sort(pairs)
-	return strings.Join(pairs, "")
+	h := fnv.New64a()
+	for _, p := range pairs {
+		_, _ = h.Write([]byte(p))
+	}
+	return max(1, h.Sum64())
 }
 
 // Traits are the properties of a Service that are merged by "the oldest export wins". Comparable.
@@ -120,10 +126,8 @@ type ServiceSpec struct {
 	PublishNotReady bool
 	// ClusterIPs are the cluster IPs, none when headless.
 	ClusterIPs Addresses
-	// LoadBalancer are the IP addresses of the load balancer's ingress, LoadBalancerHosts its lower-case host names where
-	// it has no address; both sorted.
-	LoadBalancer      []netip.Addr
-	LoadBalancerHosts []string
+	// LoadBalancer is nil where there is none.
+	LoadBalancer *LoadBalancer
 	// Ports are the ports in the order of the Service.
 	Ports []Port
 }
@@ -131,8 +135,21 @@ type ServiceSpec struct {
 // Equal reports whether two specs say the same.
 func (s *ServiceSpec) Equal(o *ServiceSpec) bool {
 	return s.Traits == o.Traits && s.ExternalName == o.ExternalName && s.PublishNotReady == o.PublishNotReady &&
-		s.ClusterIPs == o.ClusterIPs && slices.Equal(s.LoadBalancer, o.LoadBalancer) &&
-		slices.Equal(s.LoadBalancerHosts, o.LoadBalancerHosts) && slices.Equal(s.Ports, o.Ports)
+		s.ClusterIPs == o.ClusterIPs && s.LoadBalancer.equal(o.LoadBalancer) && slices.Equal(s.Ports, o.Ports)
+}
+
+// LoadBalancer is the ingress of a Service's load balancer: its addresses, and its lower-case host names where it has no
+// address; both sorted, and one of them not empty.
+type LoadBalancer struct {
+	Addrs []netip.Addr
+	Hosts []string
+}
+
+func (l *LoadBalancer) equal(o *LoadBalancer) bool {
+	if l == nil || o == nil {
+		return l == o
+	}
+	return slices.Equal(l.Addrs, o.Addrs) && slices.Equal(l.Hosts, o.Hosts)
 }
 
 // Conditions are the conditions of an endpoint, unset ones already resolved as discovery/v1 says: ready and serving

@@ -30,7 +30,7 @@ func TestAddressLabel(t *testing.T) {
 	}
 }
 
-func TestCanonical(t *testing.T) {
+func TestDigest(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		a, b map[string]string
@@ -46,8 +46,8 @@ func TestCanonical(t *testing.T) {
 		{"quotes in the value", map[string]string{"a": `1""b"`}, map[string]string{"a": "1", "b": ""}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := Canonical(tc.a) == Canonical(tc.b); got != tc.want {
-				t.Errorf("Canonical of %q and %q: equal is %v, want %v", tc.a, tc.b, got, tc.want)
+			if got := Digest(tc.a) == Digest(tc.b); got != tc.want {
+				t.Errorf("Digest of %q and %q: equal is %v, want %v", tc.a, tc.b, got, tc.want)
 			}
 		})
 	}
@@ -58,7 +58,7 @@ func TestCanonical(t *testing.T) {
 func TestEveryFieldCounts(t *testing.T) {
 	slice := func() *Slice { return &Slice{Ports: []Port{{}}, Endpoints: Pack(Endpoint{})} }
 	spec := func() *ServiceSpec {
-		return &ServiceSpec{LoadBalancer: []netip.Addr{{}}, LoadBalancerHosts: []string{""}, Ports: []Port{{}}}
+		return &ServiceSpec{LoadBalancer: &LoadBalancer{[]netip.Addr{{}}, []string{""}}, Ports: []Port{{}}}
 	}
 	t.Run("Shard", func(t *testing.T) {
 		everyField(t, func() *Shard { return &Shard{Service: spec(), Slices: []*Slice{slice()}} }, (*Shard).Equal)

@@ -131,7 +131,7 @@ type Contribution struct {
 	Ports []Port
 	// Ready and Total count distinct endpoints. Those that are going (terminating and not ready) or have just been made
 	// (fresh) are not part of Total.
-	Ready, Total int
+	Ready, Total int32
 	// Percent, 0 to 100, is the WeightPercent of the cluster's export.
 	Percent uint8
 }
@@ -139,12 +139,12 @@ type Contribution struct {
 // Service is the merged view of one service of the ClusterSet. Immutable once made.
 type Service struct {
 	Key ServiceKey
-	Traits
+	// Traits are those of the oldest export, or of the ServiceImport.
+	*Traits
 	// Ports are the union of all exporters' ports, the oldest export winning (or those of the ServiceImport).
 	Ports []Port
-	// Imported is true when a ServiceImport is the source of truth. Then IPs are its ClusterSet IPs.
-	Imported bool
-	IPs      Addresses
+	// Import is the ServiceImport that is the source of truth, nil where there is none.
+	Import *Import
 	// EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint
 	// proves nothing then.
 	EndpointsUnknown bool
@@ -251,7 +251,7 @@ func (r Report) Clean() bool {
 }
 
 func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *Report) *Service {
-	s := &Service{Key: key, Traits: byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
+	s := &Service{Key: key, Members: make([]Contribution, 0, len(valid)), Traits: &byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
 	for _, e := range valid {
 		s.contribute(e.member, e.shard, report)
 		if s.Type != ClusterSetIP {
@@ -272,7 +272,7 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 // mergeImport lets the ServiceImport decide everything that it knows. Only endpoints that it says it has not are taken
 // from the exports that are read directly.
 func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Report) *Service {
-	s := &Service{Key: key, Imported: true, Traits: imp.Import.Traits, IPs: imp.Import.IPs, Ports: imp.Import.Ports}
+	s := &Service{Key: key, Import: &imp.Import, Traits: &imp.Import.Traits, Ports: imp.Import.Ports}
 	if s.Type != Headless {
 		return s
 	}
@@ -314,10 +314,8 @@ func (s *Service) contribute(m *Member, shard *Shard, report *Report) {
 }
 
 func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publishNotReady bool) {
-	c := Contribution{Cluster: cluster, Percent: 100}
 	ready, total, missing := count(from, publishNotReady)
-	c.Ready, c.Total = ready, total
-	s.Members = append(s.Members, c)
+	s.Members = append(s.Members, Contribution{Cluster: cluster, Ready: ready, Total: total, Percent: 100})
 	if s.Type != Headless {
 		return
 	}
@@ -349,7 +347,7 @@ type counted struct {
 
 // count returns how many distinct endpoints the slices hold, and those of the total that are not ready. An endpoint that
 // stands in several slices (two families, or while it moves) is one, and ready if it is ready in any.
-func count(from []*Slice, publishNotReady bool) (ready, total int, missing []counted) {
+func count(from []*Slice, publishNotReady bool) (ready, total int32, missing []counted) {
 	all := make([]counted, 0, 16)
 	for _, s := range from {
 		for i := range s.Endpoints.Len() {
@@ -392,10 +390,7 @@ func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr,
 	case AddressFixed:
 		addrs = slices.Clone(m.Gateway)
 	case AddressLoadBalancer:
-		addrs = slices.Clone(shard.Service.LoadBalancer)
-		for _, host := range shard.Service.LoadBalancerHosts {
-			addrs = append(addrs, env.hosts[host]...)
-		}
+		addrs = balanced(shard.Service.LoadBalancer, env)
 	case AddressEndpoints:
 		if !m.AnyPort && !listensOn(shard, ports) {
 			return nil, PortMismatch
@@ -423,7 +418,22 @@ func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr,
 		}
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
+	if own := shard.Service.ClusterIPs[:1:1]; slices.Equal(addrs, own) {
+		return own, reason // no copy: this is what most services have
+	}
 	return slices.Compact(addrs), reason
+}
+
+// balanced returns the addresses of a load balancer as far as they are known.
+func balanced(l *LoadBalancer, env around) []netip.Addr {
+	if l == nil {
+		return nil
+	}
+	addrs := slices.Clone(l.Addrs)
+	for _, host := range l.Hosts {
+		addrs = append(addrs, env.hosts[host]...)
+	}
+	return addrs
 }
 
 // overlaps reports whether an address is one of the local cluster's services.
@@ -477,7 +487,8 @@ func podPorts(shard *Shard) []Port {
 // unionOfPorts walks the exports from oldest to youngest and adds each port unless its name is taken (no name counts as
 // a name) or its protocol and number are (KEP-1645, "Service Port").
 func unionOfPorts(byAge []exported) []Port {
-	var union []Port
+	var buf [8]Port
+	union := buf[:0]
 	for _, e := range byAge {
 		for _, p := range e.shard.Service.Ports {
 			taken := slices.ContainsFunc(union, func(u Port) bool {
@@ -488,7 +499,10 @@ func unionOfPorts(byAge []exported) []Port {
 			}
 		}
 	}
-	return union
+	if first := byAge[0].shard.Service.Ports; slices.Equal(union, first) {
+		return slices.Clip(first) // no copy: most agree
+	}
+	return slices.Clone(union)
 }
 
 // conflicts compares every export with the oldest, which wins.

@@ -89,8 +89,8 @@ func sketch(s *Service, r Report) string {
 		line("none")
 	} else {
 		line("%s", s.Type)
-		if s.Imported {
-			line("imported %s", joinAddrs(s.IPs[:]))
+		if s.Import != nil {
+			line("imported %s", joinAddrs(s.Import.IPs[:]))
 		}
 		if s.EndpointsUnknown {
 			line("endpoints unknown")
@@ -268,8 +268,8 @@ func TestMergeConflicts(t *testing.T) {
 	rows := []mergeRow{
 		differ("SessionAffinityConflict", func(s *Shard) { s.Service.ClientIPAffinity = true }),
 		differ("SessionAffinityConfigConflict", func(s *Shard) { s.Service.AffinitySeconds = 60 }),
-		differ("LabelsConflict", func(s *Shard) { s.Export.Labels = Canonical(map[string]string{"a": "1"}) }),
-		differ("AnnotationsConflict", func(s *Shard) { s.Export.Annotations = Canonical(map[string]string{"a": "1"}) }),
+		differ("LabelsConflict", func(s *Shard) { s.Export.Labels = Digest(map[string]string{"a": "1"}) }),
+		differ("AnnotationsConflict", func(s *Shard) { s.Export.Annotations = Digest(map[string]string{"a": "1"}) }),
 		differ("InternalTrafficPolicyConflict", func(s *Shard) { s.Service.InternalTrafficPolicy = "Local" }),
 		differ("TrafficDistributionConflict", func(s *Shard) { s.Service.TrafficDistribution = "PreferSameZone" }),
 		differ("IPFamilyConflict", func(s *Shard) { s.Service.IPv6 = true }),
@@ -349,7 +349,7 @@ func TestMergeInvalidExports(t *testing.T) {
 			west: [10.1.0.1] 0/0
 			invalid type east`},
 		{name: "an export without a Service takes no part, even if it is the oldest", exports: exports{
-			"east": {Export: Export{Created: 1, Labels: "x"}, Slices: []*Slice{sliceOf("a", nil, ready("10.8.0.1"))}},
+			"east": {Export: Export{Created: 1, Labels: 7}, Slices: []*Slice{sliceOf("a", nil, ready("10.8.0.1"))}},
 			"west": headless(2, sliceOf("a", nil, ready("10.9.0.1"))),
 		}, want: `Headless
 			port http/80/tcp
@@ -465,7 +465,7 @@ func TestMergeAddressKinds(t *testing.T) {
 	dual := func() *Shard {
 		return clusterIP(1, "10.0.0.1", http80).but(func(s *Shard) {
 			s.Service.ClusterIPs[1] = addr("fd00::1")
-			s.Service.LoadBalancer = addrs("192.0.2.2", "192.0.2.1", "192.0.2.2")
+			s.Service.LoadBalancer = &LoadBalancer{Addrs: addrs("192.0.2.2", "192.0.2.1", "192.0.2.2")}
 		})
 	}
 	kind := func(k AddressKind) map[topology.ClusterID]AddressKind {

@@ -19,16 +19,18 @@ type tableNode[K comparable, V any] struct {
 	entries []tableEntry[K, V]
 }
 
+// tableEntry has one of the two. There are as many as services, so it is small.
 type tableEntry[K comparable, V any] struct {
 	child *tableNode[K, V]
-	// hash and pairs are used when child is nil. More than one pair only when the hashes are equal in all bits.
-	hash  uint64
-	pairs []tablePair[K, V]
+	pair  *tablePair[K, V]
 }
 
+// tablePair is immutable. next is another whose hash is equal in all bits.
 type tablePair[K comparable, V any] struct {
+	hash  uint64
 	key   K
 	value V
+	next  *tablePair[K, V]
 }
 
 const (
@@ -54,12 +56,9 @@ func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
 			n = e.child
 			continue
 		}
-		if e.hash != hash {
-			break
-		}
-		for i := range e.pairs {
-			if e.pairs[i].key == key {
-				return e.pairs[i].value, true
+		for p := e.pair; p != nil && p.hash == hash; p = p.next {
+			if p.key == key {
+				return p.value, true
 			}
 		}
 		break
@@ -69,7 +68,7 @@ func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
 }
 
 func (t table[K, V]) with(key K, value V) table[K, V] {
-	root, added := t.root.with(maphash.Comparable(tableSeed, key), 0, tablePair[K, V]{key, value})
+	root, added := t.root.with(0, &tablePair[K, V]{hash: maphash.Comparable(tableSeed, key), key: key, value: value})
 	if added {
 		t.size++
 	}
@@ -93,33 +92,36 @@ func (t table[K, V]) all(yield func(K, V) bool) {
 	}
 }
 
-func (n *tableNode[K, V]) with(hash uint64, depth uint, p tablePair[K, V]) (_ *tableNode[K, V], added bool) {
+// with expects that the pair is nobody else's.
+func (n *tableNode[K, V]) with(depth uint, p *tablePair[K, V]) (_ *tableNode[K, V], added bool) {
 	if n == nil {
 		n = &tableNode[K, V]{}
 	}
-	bit := uint32(1) << (hash >> depth & tableMask)
+	bit := uint32(1) << (p.hash >> depth & tableMask)
 	at := bits.OnesCount32(n.used & (bit - 1))
 	if n.used&bit == 0 {
 		entries := make([]tableEntry[K, V], 0, len(n.entries)+1)
 		entries = append(entries, n.entries[:at]...)
-		entries = append(entries, tableEntry[K, V]{hash: hash, pairs: []tablePair[K, V]{p}})
+		entries = append(entries, tableEntry[K, V]{pair: p})
 		return &tableNode[K, V]{n.used | bit, append(entries, n.entries[at:]...)}, true
 	}
 	e := n.entries[at]
 	switch {
 	case e.child != nil:
-		e.child, added = e.child.with(hash, depth+tableBits, p)
-	case e.hash == hash:
-		e.pairs, added = withPair(e.pairs, p)
+		e.child, added = e.child.with(depth+tableBits, p)
+	case e.pair.hash == p.hash:
+		p.next, added = e.pair.without(p.key)
+		e.pair, added = p, !added
 	default:
-		var child *tableNode[K, V]
-		for _, old := range e.pairs {
-			child, _ = child.with(e.hash, depth+tableBits, old)
-		}
-		child, added = child.with(hash, depth+tableBits, p)
-		e = tableEntry[K, V]{child: child}
+		child, _ := onlyPair(depth+tableBits, e.pair).with(depth+tableBits, p)
+		e, added = tableEntry[K, V]{child: child}, true
 	}
 	return n.replaced(at, e), added
+}
+
+// onlyPair returns a node of these pairs alone.
+func onlyPair[K comparable, V any](depth uint, p *tablePair[K, V]) *tableNode[K, V] {
+	return &tableNode[K, V]{1 << (p.hash >> depth & tableMask), []tableEntry[K, V]{{pair: p}}}
 }
 
 // without expects that the key is there.
@@ -132,7 +134,7 @@ func (n *tableNode[K, V]) without(hash uint64, depth uint, key K) *tableNode[K, 
 		if e.child != nil {
 			return n.replaced(at, e)
 		}
-	} else if e.pairs = withoutPair(e.pairs, key); len(e.pairs) > 0 {
+	} else if e.pair, _ = e.pair.without(key); e.pair != nil {
 		return n.replaced(at, e)
 	}
 	if len(n.entries) == 1 {
@@ -158,8 +160,8 @@ func (n *tableNode[K, V]) all(yield func(K, V) bool) bool {
 			}
 			continue
 		}
-		for j := range e.pairs {
-			if !yield(e.pairs[j].key, e.pairs[j].value) {
+		for p := e.pair; p != nil; p = p.next {
+			if !yield(p.key, p.value) {
 				return false
 			}
 		}
@@ -167,23 +169,17 @@ func (n *tableNode[K, V]) all(yield func(K, V) bool) bool {
 	return true
 }
 
-func withPair[K comparable, V any](pairs []tablePair[K, V], p tablePair[K, V]) ([]tablePair[K, V], bool) {
-	pairs = append([]tablePair[K, V](nil), pairs...)
-	for i := range pairs {
-		if pairs[i].key == p.key {
-			pairs[i] = p
-			return pairs, false
+// without returns the pairs from this one on but that of the key, and whether it was there.
+func (p *tablePair[K, V]) without(key K) (rest *tablePair[K, V], found bool) {
+	if p == nil || p.key == key {
+		if p != nil {
+			rest, found = p.next, true
 		}
+		return rest, found
 	}
-	return append(pairs, p), true
-}
-
-func withoutPair[K comparable, V any](pairs []tablePair[K, V], key K) []tablePair[K, V] {
-	kept := make([]tablePair[K, V], 0, len(pairs))
-	for _, p := range pairs {
-		if p.key != key {
-			kept = append(kept, p)
-		}
+	rest, found = p.next.without(key)
+	if !found {
+		return p, false
 	}
-	return kept
+	return &tablePair[K, V]{p.hash, p.key, p.value, rest}, true
 }

@@ -58,12 +58,16 @@ func checkService(s *mcs.ServiceSpec) error {
 	if s.Type > mcs.Headless {
 		return fmt.Errorf("the type %d", s.Type)
 	}
-	for _, a := range append(s.LoadBalancer, s.ClusterIPs[:]...) {
+	balancer := mcs.LoadBalancer{}
+	if s.LoadBalancer != nil {
+		balancer = *s.LoadBalancer
+	}
+	for _, a := range append(balancer.Addrs, s.ClusterIPs[:]...) {
 		if a.IsValid() && !usable(a) {
 			return fmt.Errorf("the address %v", a)
 		}
 	}
-	for _, host := range s.LoadBalancerHosts {
+	for _, host := range balancer.Hosts {
 		for label := range strings.SplitSeq(host, ".") {
 			if !topology.IsLabel(label) {
 				return fmt.Errorf("the host name %q", host)

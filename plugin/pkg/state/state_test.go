@@ -145,7 +145,7 @@ func signed(lines ...string) []byte {
 	return fmt.Appendf(body, "%x\n", sha256.Sum256(body))
 }
 
-const head = `{"Magic":"clusterset-dns-state","Format":1,"Kind":"exports","Cluster":"west.eu"}`
+const head = `{"Magic":"clusterset-dns-state","Format":2,"Kind":"exports","Cluster":"west.eu"}`
 
 func TestFilesThatAreNotUsed(t *testing.T) {
 	whole := signed(head, `{"Namespace":"shop","Name":"web","Shard":{}}`)
@@ -162,7 +162,7 @@ func TestFilesThatAreNotUsed(t *testing.T) {
 		{"one with one bit changed", bytes.Replace(whole, []byte("web"), []byte("wec"), 1), ErrDamaged},
 		{"one with something after the checksum", append(bytes.Clone(whole), 'x'), ErrDamaged},
 		{"one that is none of ours", signed(`{}`), ErrDamaged},
-		{"one of a newer format", signed(`{"Magic":"clusterset-dns-state","Format":2,"New":"field"}`), ErrFormat},
+		{"one of a newer format", signed(`{"Magic":"clusterset-dns-state","Format":3,"New":"field"}`), ErrFormat},
 		{"one of another cluster", signed(strings.Replace(head, "west.eu", "east", 1)), ErrForeign},
 		{"one of another kind", signed(strings.Replace(head, "exports", "imports", 1)), ErrForeign},
 		{"one with a field that nobody knows", signed(head, `{"Namespace":"shop","Name":"web","Shard":{"Secret":1}}`), ErrDamaged},

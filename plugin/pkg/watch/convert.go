@@ -77,8 +77,8 @@ func (c converter) export(obj any) (mcs.ServiceKey, mcs.Export, bool) {
 	return key, mcs.Export{
 		Created:       meta.CreationTimestamp.Unix(),
 		WeightPercent: c.weightPercent(meta.Annotations),
-		Labels:        mcs.Canonical(labels),
-		Annotations:   mcs.Canonical(annotations),
+		Labels:        mcs.Digest(labels),
+		Annotations:   mcs.Digest(annotations),
 	}, ok
 }
 
@@ -106,21 +106,7 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 		out.Type = mcs.Headless
 	}
 	out.ClusterIPs = c.addresses(clusterIPs(s))
-	for _, ingress := range s.Status.LoadBalancer.Ingress {
-		switch {
-		case ingress.IP != "":
-			if a, ok := c.address(ingress.IP); ok {
-				out.LoadBalancer = append(out.LoadBalancer, a)
-			}
-		case ingress.Hostname != "":
-			if host, ok := c.host(ingress.Hostname); ok {
-				out.LoadBalancerHosts = append(out.LoadBalancerHosts, host)
-			}
-		}
-	}
-	slices.SortFunc(out.LoadBalancer, netip.Addr.Compare)
-	slices.Sort(out.LoadBalancerHosts)
-	out.LoadBalancerHosts = slices.Compact(out.LoadBalancerHosts)
+	out.LoadBalancer = c.loadBalancer(s.Status.LoadBalancer.Ingress)
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
 		if port, ok := c.port(p.Name, p.Protocol, p.Port); ok {
@@ -128,6 +114,30 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 		}
 	}
 	return out
+}
+
+// loadBalancer returns nil when nothing is left.
+func (c converter) loadBalancer(ingress []corev1.LoadBalancerIngress) *mcs.LoadBalancer {
+	var out mcs.LoadBalancer
+	for i := range ingress {
+		switch {
+		case ingress[i].IP != "":
+			if a, ok := c.address(ingress[i].IP); ok {
+				out.Addrs = append(out.Addrs, a)
+			}
+		case ingress[i].Hostname != "":
+			if host, ok := c.host(ingress[i].Hostname); ok {
+				out.Hosts = append(out.Hosts, host)
+			}
+		}
+	}
+	if len(out.Addrs)+len(out.Hosts) == 0 {
+		return nil
+	}
+	slices.SortFunc(out.Addrs, netip.Addr.Compare)
+	slices.Sort(out.Hosts)
+	out.Hosts = slices.Compact(out.Hosts)
+	return &out
 }
 
 // clusterIPs returns the addresses of a Service as they are written; none for a headless one.

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -106,7 +107,7 @@ func TestConvertExport(t *testing.T) {
 	m.CreationTimestamp = created
 	m.Labels = map[string]string{"not": "exported"}
 	labels, annotations := map[string]string{"a": "1"}, map[string]string{"b": "2"}
-	want := mcs.Export{Created: 1_700_000_000, WeightPercent: 100, Labels: mcs.Canonical(labels), Annotations: mcs.Canonical(annotations)}
+	want := mcs.Export{Created: 1_700_000_000, WeightPercent: 100, Labels: mcs.Digest(labels), Annotations: mcs.Digest(annotations)}
 	named := func(namespace, name string) *mcsv1beta1.ServiceExport {
 		return &mcsv1beta1.ServiceExport{ObjectMeta: meta(namespace, name)}
 	}
@@ -215,7 +216,7 @@ func TestConvertService(t *testing.T) {
 			corev1.LoadBalancerIngress{IP: "192.0.2.2"}, corev1.LoadBalancerIngress{Hostname: "LB.example.org."}, corev1.LoadBalancerIngress{IP: "192.0.2.1"},
 			corev1.LoadBalancerIngress{Hostname: "a.example.org"}, corev1.LoadBalancerIngress{Hostname: "lb.example.org"},
 		), basic(func(s *mcs.ServiceSpec) {
-			s.LoadBalancer, s.LoadBalancerHosts = addrs("192.0.2.1", "192.0.2.2"), []string{"a.example.org", "lb.example.org"}
+			s.LoadBalancer = &mcs.LoadBalancer{Addrs: addrs("192.0.2.1", "192.0.2.2"), Hosts: []string{"a.example.org", "lb.example.org"}}
 		}), nil},
 		{"a load balancer's name that is none, or that a search path could complete", ingress(
 			corev1.LoadBalancerIngress{Hostname: "lb"}, corev1.LoadBalancerIngress{Hostname: "a..b"}, corev1.LoadBalancerIngress{Hostname: "*.example.org"},
@@ -546,12 +547,13 @@ func FuzzExport(f *testing.F) {
 			return
 		}
 		spec := c.service(s)
-		for _, a := range append(spec.LoadBalancer, spec.ClusterIPs[:]...) {
+		balancer := cmp.Or(spec.LoadBalancer, &mcs.LoadBalancer{})
+		for _, a := range append(balancer.Addrs, spec.ClusterIPs[:]...) {
 			if a.IsValid() && (a.Zone() != "" || !harmless(a)) {
 				t.Errorf("The address %v", a)
 			}
 		}
-		for _, host := range spec.LoadBalancerHosts {
+		for _, host := range balancer.Hosts {
 			if len(host) > maxHost || !strings.Contains(host, ".") || strings.HasSuffix(host, ".") {
 				t.Errorf("The host %q", host)
 			}

@@ -11,7 +11,9 @@ import (
 // TestFresh plays the life of one slice of an exported service and looks at which endpoints are fresh.
 func TestFresh(t *testing.T) {
 	id := mcs.ServiceKey{Namespace: "shop", Name: "web-a"}
-	slice := func(endpoints ...mcs.Endpoint) *mcs.Slice { return &mcs.Slice{Name: "web-a", Endpoints: mcs.Pack(endpoints...)} }
+	slice := func(endpoints ...mcs.Endpoint) *mcs.Slice {
+		return &mcs.Slice{Name: "web-a", Endpoints: mcs.Pack(endpoints...)}
+	}
 	ready := mcs.Endpoint{Label: "a", Conditions: mcs.Ready}
 	unready := mcs.Endpoint{Label: "a"}
 	going := mcs.Endpoint{Label: "a", Conditions: mcs.Terminating}
