@@ -228,7 +228,7 @@ func (a *answer) resolveService() {
 	if !a.exists(s) {
 		a.deny()
 		// A source that does not know the endpoints cannot prove that there are none.
-		a.certain = a.certain && !s.EndpointsUnknown
+		a.certain = a.certain && !s.EndpointsUnknown()
 		return
 	}
 	if n.kind == serviceName {

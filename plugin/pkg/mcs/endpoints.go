@@ -15,9 +15,10 @@ import (
 // that the garbage collector does not look at it. Equal ones are equal by reflect.DeepEqual too. The zero value has none.
 type Endpoints struct {
 	packed []packedEndpoint
-	// hosts are the labels that are not made of the address, places those where endpoints are, each once.
-	hosts  []string
+	// places are those where endpoints are, each once.
 	places []unique.Handle[place]
+	// hosts are the labels that are not made of the address, nil where there is none.
+	hosts *[]string
 }
 
 // packedEndpoint is an Endpoint of 32 octets.
@@ -59,7 +60,10 @@ func (e *Endpoints) Grow(n int) { e.packed = slices.Grow(e.packed, n) }
 
 // Clip gives back room that is not used.
 func (e *Endpoints) Clip() {
-	e.packed, e.hosts, e.places = clipped(e.packed), clipped(e.hosts), clipped(e.places)
+	e.packed, e.places = clipped(e.packed), clipped(e.places)
+	if e.hosts != nil {
+		*e.hosts = clipped(*e.hosts)
+	}
 }
 
 func clipped[T any](s []T) []T {
@@ -84,11 +88,18 @@ func (e *Endpoints) Add(one *Endpoint) {
 	if one.Label != "" {
 		var buf [maxAddressLabel]byte
 		if p.family == noFamily || string(appendAddressLabel(buf[:0], one.Addr)) != one.Label {
-			e.hosts = append(e.hosts, one.Label)
-			p.host = uint32(len(e.hosts)) //nolint:gosec // an API server's answer has a bounded size
+			p.host = e.hostOf(one.Label)
 		}
 	}
 	e.packed = append(e.packed, p)
+}
+
+func (e *Endpoints) hostOf(label string) uint32 {
+	if e.hosts == nil {
+		e.hosts = new([]string)
+	}
+	*e.hosts = append(*e.hosts, label)
+	return uint32(len(*e.hosts)) //nolint:gosec // an API server's answer has a bounded size
 }
 
 // placeOf numbers a place. A slice has a thousand endpoints at most (discovery/v1): what is beyond 65,535 places is nowhere.
@@ -141,7 +152,7 @@ func (e *Endpoints) Addr(i int) netip.Addr {
 // Label returns the host label of one.
 func (e *Endpoints) Label(i int) string {
 	if host := e.packed[i].host; host != 0 {
-		return e.hosts[host-1]
+		return (*e.hosts)[host-1]
 	}
 	var buf [maxAddressLabel]byte
 	return string(e.appendLabel(buf[:0], i))
@@ -149,7 +160,7 @@ func (e *Endpoints) Label(i int) string {
 
 func (e *Endpoints) appendLabel(to []byte, i int) []byte {
 	if host := e.packed[i].host; host != 0 {
-		return append(to, e.hosts[host-1]...)
+		return append(to, (*e.hosts)[host-1]...)
 	}
 	if e.packed[i].family == noFamily {
 		return to
@@ -172,7 +183,7 @@ func (e *Endpoints) SetConditions(i int, c Conditions) { e.packed[i].conditions 
 
 // Clone returns a copy whose conditions can be changed.
 func (e *Endpoints) Clone() Endpoints {
-	return Endpoints{slices.Clone(e.packed), e.hosts, e.places}
+	return Endpoints{slices.Clone(e.packed), e.places, e.hosts}
 }
 
 // Identity tells whether two addresses belong to one endpoint: by the target, else by the label. It means something within one
@@ -206,7 +217,10 @@ func (e *Endpoints) without(forbidden func(netip.Addr) bool) (rest Endpoints, al
 
 // Equal reports whether two are the same, in the same order.
 func (e *Endpoints) Equal(o *Endpoints) bool {
-	return slices.Equal(e.packed, o.packed) && slices.Equal(e.hosts, o.hosts) && slices.Equal(e.places, o.places)
+	if !slices.Equal(e.packed, o.packed) || !slices.Equal(e.places, o.places) || (e.hosts == nil) != (o.hosts == nil) {
+		return false
+	}
+	return e.hosts == o.hosts || slices.Equal(*e.hosts, *o.hosts)
 }
 
 // MarshalJSON implements json.Marshaler: a list of Endpoint.

@@ -145,9 +145,6 @@ type Service struct {
 	Ports []Port
 	// Import is the ServiceImport that is the source of truth, nil where there is none.
 	Import *Import
-	// EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint
-	// proves nothing then.
-	EndpointsUnknown bool
 	// Members are the clusters that contribute, sorted by id.
 	Members []Contribution
 	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
@@ -157,6 +154,12 @@ type Service struct {
 	// Memo is room for what readers derive from the service. It lives as long as the service does, and is no part of its
 	// value. Whoever uses it stores values of one type only.
 	Memo atomic.Value
+}
+
+// EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint proves nothing
+// then.
+func (s *Service) EndpointsUnknown() bool {
+	return s.Type == Headless && s.Import != nil && s.Import.NoSlices && len(s.Members) == 0
 }
 
 // HasReady reports whether any cluster has a ready endpoint. What a ServiceImport does not tell counts as ready.
@@ -280,7 +283,6 @@ func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Rep
 		for _, e := range valid {
 			s.contribute(e.member, e.shard, report)
 		}
-		s.EndpointsUnknown = len(valid) == 0
 		return s
 	}
 	// Slices are sorted by name, so those of one cluster need not stand together.

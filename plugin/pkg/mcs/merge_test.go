@@ -92,7 +92,7 @@ func sketch(s *Service, r Report) string {
 		if s.Import != nil {
 			line("imported %s", joinAddrs(s.Import.IPs[:]))
 		}
-		if s.EndpointsUnknown {
+		if s.EndpointsUnknown() {
 			line("endpoints unknown")
 		}
 		for _, p := range s.Ports {

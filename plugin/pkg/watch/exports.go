@@ -122,7 +122,7 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 	f := &exportFeed{
 		audience: audience{w: w}, clients: c, partial: true,
 		limits:    limits{maxServices, maxEndpoints},
-		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
+		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }, &portLists{}},
 		group:     mcsGroup{clients: c, plural: "serviceexports"},
 		requests:  make(chan struct{}, 8),
 		reselect:  make(chan struct{}, 1),
@@ -428,7 +428,7 @@ func (f *exportFeed) serviceItem(s *corev1.Service) *item {
 	case f.held[out.key] != nil:
 		out.fact = f.convert.service(s)
 	case f.addressed.Load():
-		out.fact = converter{func(Rejection) {}}.addresses(clusterIPs(s))
+		out.fact = converter{reject: func(Rejection) {}}.addresses(clusterIPs(s))
 	}
 	return out
 }

@@ -500,7 +500,7 @@ func (m *model) owners() (n int) {
 func (m *model) check() {
 	m.t.Helper()
 	want := map[mcs.ServiceKey]*mcs.Shard{}
-	c := converter{func(Rejection) {}}
+	c := converter{reject: func(Rejection) {}}
 	owners, endpoints := 0, 0
 	for _, o := range m.now(theExports) {
 		key, export, ok := c.export(o)
