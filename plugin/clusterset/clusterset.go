@@ -228,7 +228,7 @@ func (a *answer) resolveService() {
 	if !a.exists(s) {
 		a.deny()
 		// A source that does not know the endpoints cannot prove that there are none.
-		a.certain = a.certain && !s.EndpointsUnknown
+		a.certain = a.certain && !s.EndpointsUnknown()
 		return
 	}
 	if n.kind == serviceName {
@@ -247,7 +247,8 @@ func (a *answer) below(s *mcs.Service) {
 			a.srv(s, func(port mcs.Port) bool { return port.Name == p.port && port.Protocol.String() == p.protocol })
 		}
 	case endpointPart:
-		a.addresses(p.backend.Addrs)
+		var buf [2]netip.Addr // most have one of each family at most
+		a.addresses(p.backend.AppendAddrs(buf[:0]))
 	case noPart:
 		a.deny()
 	}
@@ -265,7 +266,7 @@ func (a *answer) exists(s *mcs.Service) bool {
 func (a *answer) atService(s *mcs.Service) {
 	of, isAddress := familyOf(a.qtype)
 	switch {
-	case isAddress && s.Imported && s.Type != mcs.Headless:
+	case isAddress && s.Import != nil && s.Type != mcs.Headless:
 		a.addresses(a.choose(s, of))
 	case isAddress:
 		a.chosen(s, of)
@@ -328,9 +329,9 @@ func (a *answer) choose(s *mcs.Service, of balance.Family) (addrs []netip.Addr) 
 	switch {
 	case s.Type == mcs.Headless:
 		return backendAddresses(nil, a.backends(s, of, a.most(of)), of)
-	case s.Imported:
+	case s.Import != nil:
 		// The standard demands the ClusterSet IPs, always.
-		for _, ip := range s.IPs {
+		for _, ip := range s.Import.IPs {
 			if ip.IsValid() && of(ip) {
 				addrs = append(addrs, ip)
 			}
@@ -388,7 +389,7 @@ func (a *answer) most(of balance.Family) int {
 func (a *answer) srv(s *mcs.Service, match func(mcs.Port) bool) {
 	target := a.name.service + "." + a.name.namespace + ".svc." + a.zone
 	if s.Type == mcs.Headless {
-		a.records, a.extra = backendSRV(a.qname, target, a.ttl, a.backends(s, nil, 0), match, a.room())
+		a.records, a.extra = backendSRV(a.qname, target, a.ttl, s, a.backends(s, nil, 0), match, a.room())
 		if a.tcp() {
 			a.fit()
 		}

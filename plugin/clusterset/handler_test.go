@@ -65,7 +65,7 @@ func unreadyHost(addr, label string) mcs.Endpoint {
 }
 
 func sliceOf(ports []mcs.Port, endpoints ...mcs.Endpoint) *mcs.Slice {
-	return &mcs.Slice{Name: "s", Ports: ports, Endpoints: endpoints}
+	return &mcs.Slice{Name: "s", Ports: ports, Endpoints: mcs.Pack(endpoints...)}
 }
 
 func headlessShard(all ...*mcs.Slice) *mcs.Shard {
@@ -449,8 +449,9 @@ func bigWorld(n int) *world {
 		w.ApplyNamespace("data", true)
 		s := sliceOf([]mcs.Port{http80})
 		for i := range n {
-			s.Endpoints = append(s.Endpoints, host(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), fmt.Sprintf("db-%d", i)),
-				host(fmt.Sprintf("fd00::%x", i+1), fmt.Sprintf("db-%d", i)))
+			four, six := host(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), fmt.Sprintf("db-%d", i)), host(fmt.Sprintf("fd00::%x", i+1), fmt.Sprintf("db-%d", i))
+			s.Endpoints.Add(&four)
+			s.Endpoints.Add(&six)
 		}
 		w.shard("east", "data", "db", headlessShard(s))
 		w.allSynced()
@@ -622,7 +623,8 @@ func queryCosts() []queryCost {
 		s := sliceOf([]mcs.Port{http80})
 		for i, id := range five {
 			w.shard(id, "shop", "web", clusterIPShard(fmt.Sprintf("10.%d.0.1", i)))
-			s.Endpoints = append(s.Endpoints, host(fmt.Sprintf("10.8.0.%d", i), fmt.Sprintf("db-%d", i)))
+			e := host(fmt.Sprintf("10.8.0.%d", i), fmt.Sprintf("db-%d", i))
+			s.Endpoints.Add(&e)
 		}
 		w.shard("a", "shop", "db", headlessShard(s))
 		w.allSynced()

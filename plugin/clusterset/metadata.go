@@ -39,7 +39,7 @@ func describe(ctx context.Context, a *answer) {
 	if a.plan != nil {
 		about.member, about.tier = string(a.choice.Member), a.choice.Tier+1
 	}
-	if a.service.Imported {
+	if a.service.Import != nil {
 		about.source = "imports"
 	}
 }

@@ -173,7 +173,7 @@ func hasPort(s *mcs.Service, match func(mcs.Port) bool) bool {
 		return slices.ContainsFunc(s.Ports, match)
 	}
 	for i := range s.Backends {
-		if slices.ContainsFunc(s.Backends[i].Ports, match) {
+		if slices.ContainsFunc(s.Backends[i].Ports(), match) {
 			return true
 		}
 	}

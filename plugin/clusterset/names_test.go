@@ -96,7 +96,7 @@ func TestParseBelow(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := parseBelow(tc.of, tc.below)
-			if got.kind != tc.kind || (got.backend != nil) != (tc.where != "") || got.backend != nil && got.backend.Cluster != tc.where {
+			if got.kind != tc.kind || (got.backend != nil) != (tc.where != "") || got.backend != nil && tc.of.ClusterOf(got.backend) != tc.where {
 				t.Errorf("parseBelow(%q) = %+v, want kind %d in %q", tc.below, got, tc.kind, tc.where)
 			}
 		})
@@ -144,7 +144,7 @@ func FuzzParseName(f *testing.F) {
 				}
 				switch p.kind {
 				case endpointPart:
-					if want := p.backend.Label + "." + string(p.backend.Cluster); below != want {
+					if want := p.backend.Label() + "." + string(of.ClusterOf(p.backend)); below != want {
 						t.Errorf("parseBelow(%q) is host %q", below, want)
 					}
 				case portPart:

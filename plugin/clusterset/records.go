@@ -65,11 +65,15 @@ func familyOf(qtype uint16) (balance.Family, bool) {
 // backendAddresses appends the addresses of one family, sorted and without duplicates.
 func backendAddresses(dst []netip.Addr, backends []*mcs.Backend, of balance.Family) []netip.Addr {
 	for i := range backends {
-		for _, a := range backends[i].Addrs {
+		begin := len(dst)
+		dst = backends[i].AppendAddrs(dst)
+		kept := dst[:begin]
+		for _, a := range dst[begin:] {
 			if of(a) {
-				dst = append(dst, a)
+				kept = append(kept, a)
 			}
 		}
+		dst = kept
 	}
 	slices.SortFunc(dst, netip.Addr.Compare)
 	return slices.Compact(dst)
@@ -98,28 +102,33 @@ func srvRecords(owner string, ttl uint32, records []srv, glue func(target int) [
 // backendSRV makes the SRV records of a headless service: one per ready host name and named port (KEP-1645
 // specification 2.4.2). Names that are too long for DNS are left out. When the records take more than room octets, it
 // stops, the last record being the one that is too many.
-func backendSRV(owner, suffix string, ttl uint32, backends []*mcs.Backend, match func(mcs.Port) bool, room int) (answer, extra []dns.RR) {
+func backendSRV(owner, suffix string, ttl uint32, s *mcs.Service, backends []*mcs.Backend, match func(mcs.Port) bool, room int) (answer, extra []dns.RR) {
 	var records []srv
-	var addrs [][]netip.Addr
+	var from []*mcs.Backend
+	name, addrs := make([]byte, 0, maxName), make([]netip.Addr, 0, 2)
 	for i := 0; i < len(backends) && room >= 0; i++ {
 		b := backends[i]
-		target := b.Label + "." + string(b.Cluster) + "." + suffix
+		name = append(append(append(append(b.AppendLabel(name[:0]), '.'), s.ClusterOf(b)...), '.'), suffix...)
+		target := string(name)
 		if len(target) > maxName {
 			continue
 		}
 		begin := len(records)
-		for _, p := range b.Ports {
+		for _, p := range b.Ports() {
 			r := srv{target, p.Number}
 			if p.Name != "" && match(p) && !slices.Contains(records[begin:], r) {
 				records = append(records, r)
-				addrs = append(addrs, b.Addrs)
+				from = append(from, b)
 				if room -= sizeSRV + len(target) + 1; room < 0 {
 					break
 				}
 			}
 		}
 	}
-	return srvRecords(owner, ttl, records, func(i int) []netip.Addr { return addrs[i] })
+	return srvRecords(owner, ttl, records, func(i int) []netip.Addr {
+		addrs = from[i].AppendAddrs(addrs[:0])
+		return addrs
+	})
 }
 
 // serviceSRV makes the SRV records of a ClusterSetIP service: one per named port, however many clusters export it

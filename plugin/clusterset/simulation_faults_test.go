@@ -43,9 +43,9 @@ var plantedFaults = []plantedFault{
 		"case e.shard.Service.ExternalName && !planted(%q):",
 	},
 	{
-		"endpoints that are not ready are answered", "plugin/pkg/mcs/merge.go",
-		"if publishNotReady || e.Conditions&Ready != 0 {\n\t\t\t\ts.Backends",
-		"if publishNotReady || e.Conditions&Ready != 0 || planted(%q) {\n\t\t\t\ts.Backends",
+		"endpoints that are not ready are answered", "plugin/pkg/mcs/backends.go",
+		"if publishNotReady || slice.Endpoints.Conditions(i)&Ready != 0 {",
+		"if publishNotReady || slice.Endpoints.Conditions(i)&Ready != 0 || planted(%q) {",
 	},
 	{
 		"a cluster IP of the local cluster's Services is answered", "plugin/pkg/mcs/merge.go",
@@ -85,8 +85,8 @@ var plantedFaults = []plantedFault{
 	},
 	{
 		"the deletion of an EndpointSlice is ignored", "plugin/pkg/watch/exports.go",
-		"f.pass(it)\n\tif owner, there := f.owner[it.id()]; there {",
-		"f.pass(it)\n\tif owner, there := f.owner[it.id()]; there && !planted(%q) {",
+		"f.pass(it)\n\tif owner, there := f.ownerOf(it.id()); there {",
+		"f.pass(it)\n\tif owner, there := f.ownerOf(it.id()); there && !planted(%q) {",
 	},
 	{
 		"a full list deletes nothing", "plugin/pkg/watch/exports.go",
@@ -100,8 +100,8 @@ var plantedFaults = []plantedFault{
 	},
 	{
 		"what a fetch brings is newer than what the watch brings", "plugin/pkg/watch/exports.go",
-		"return f.byFetch && version != 0 && version < f.version",
-		"return f.byFetch && (version != 0 && version < f.version || planted(%q))",
+		"return o&byFetch != 0 && version != 0 && version < o.version()",
+		"return o&byFetch != 0 && (version != 0 && version < o.version() || planted(%q))",
 	},
 	{
 		"nothing is fetched for a new export", "plugin/pkg/watch/exports.go",

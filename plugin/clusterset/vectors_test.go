@@ -14,6 +14,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
 
 // sizeRow says how many records of each kind fit into a message.
@@ -61,25 +62,32 @@ func (r sizeRow) check(t *testing.T) {
 	const ttl = 5
 	// The k-th backend: pods that are named by their address, and those of a StatefulSet.
 	address := func(k int) netip.Addr { return netip.AddrFrom4([4]byte{10, 244, byte(k / 256), byte(k)}) }
-	backend := func(k int, long bool) *mcs.Backend {
-		b := &mcs.Backend{
-			Cluster: "c1", Label: fmt.Sprintf("web-%d", k), Addrs: []netip.Addr{address(k)},
-			Ports: []mcs.Port{{Name: "http", Number: 80}},
-		}
+	label := func(k int, long bool) (topology.ClusterID, string) {
 		if long {
-			b.Cluster, b.Label = "cluster-eu-west-1", mcs.AddressLabel(address(k))
+			return "cluster-eu-west-1", mcs.AddressLabel(address(k))
 		}
-		return b
+		return "c1", fmt.Sprintf("web-%d", k)
 	}
-	backends := func(n int, long bool) (out []*mcs.Backend) {
+	service := func(n int, long bool) *mcs.Service {
+		s := sliceOf([]mcs.Port{{Name: "http", Number: 80}})
+		cluster := topology.ClusterID("")
 		for k := range n {
-			out = append(out, backend(k, long))
+			e := mcs.Endpoint{Addr: address(k), Conditions: mcs.Ready | mcs.Serving}
+			cluster, e.Label = label(k, long)
+			s.Endpoints.Add(&e)
 		}
-		return out
+		w := newTestWorld(mcs.Scope{Members: membersOf(cluster)}, func(w *world) { w.shard(cluster, "shop", "web", headlessShard(s)) })
+		return w.snapshot.Load().Service("shop", "web")
 	}
 	srv := func(n int, long, glue bool) *dns.Msg {
 		m := r.question("_http._tcp."+r.Name, dns.TypeSRV)
-		answer, extra := backendSRV(m.Question[0].Name, r.Name, ttl, backends(n, long), func(mcs.Port) bool { return true }, dns.MaxMsgSize)
+		s := service(n, long)
+		var backends []*mcs.Backend
+		for k := range n {
+			cluster, name := label(k, long)
+			backends = append(backends, s.Backend(name, cluster))
+		}
+		answer, extra := backendSRV(m.Question[0].Name, r.Name, ttl, s, backends, func(mcs.Port) bool { return true }, dns.MaxMsgSize)
 		m.Answer = answer
 		if glue {
 			m.Extra = append(m.Extra, extra...)

@@ -217,10 +217,10 @@ func checkBackends(t *testing.T, policy *Policy, p *Plan, all []member, draw Dra
 	t.Helper()
 	s := p.service
 	drained := weighedToNothing(all)
-	state := func(b *mcs.Backend) health.State { return standing(byID(all, b.Cluster), drained) }
+	state := func(b *mcs.Backend) health.State { return standing(byID(all, s.ClusterOf(b)), drained) }
 	some := func(of Family, in ...health.State) bool {
 		return slices.ContainsFunc(s.Backends, func(b mcs.Backend) bool {
-			return (of == nil || slices.ContainsFunc(b.Addrs, of)) && slices.Contains(in, state(&b))
+			return (of == nil || b.Has(of)) && slices.Contains(in, state(&b))
 		})
 	}
 	usable := some(nil, health.Healthy, health.Degraded, health.Unhealthy)
@@ -238,13 +238,14 @@ func checkBackends(t *testing.T, policy *Policy, p *Plan, all []member, draw Dra
 		}
 		for _, at := range got {
 			b := &s.Backends[at]
+			cluster := s.ClusterOf(b)
 			switch state := state(b); {
 			case state == health.Excluded && usable:
-				t.Fatalf("%s is drained and answers: %+v", b.Cluster, all)
+				t.Fatalf("%s is drained and answers: %+v", cluster, all)
 			case state == health.Unhealthy && policy.Panic == 0 && some(of, health.Healthy, health.Degraded):
-				t.Fatalf("%s is unhealthy and answers: %+v", b.Cluster, all)
-			case choice.Member != "" && choice.Member != b.Cluster:
-				t.Fatalf("%s answers, the choice says %q", b.Cluster, choice.Member)
+				t.Fatalf("%s is unhealthy and answers: %+v", cluster, all)
+			case choice.Member != "" && choice.Member != cluster:
+				t.Fatalf("%s answers, the choice says %q", cluster, choice.Member)
 			}
 		}
 		if few, _ := p.Backends(nil, draw, of, 2); policy.MaxAnswers == 0 && len(distinctIdentities(p, few)) > 2 {

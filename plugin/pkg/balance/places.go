@@ -33,7 +33,7 @@ func outlineOf(s *mcs.Service) *outline {
 		o.identities = make([]uint64, len(s.Backends))
 	}
 	for i := range s.Backends {
-		o.identities[i] = backendIdentity(&s.Backends[i])
+		o.identities[i] = backendIdentity(s, &s.Backends[i])
 	}
 	return o
 }
@@ -45,7 +45,8 @@ func (o *outline) placesOf(s *mcs.Service) *places {
 	}
 	p := &places{nodes: map[nodeOf]struct{}{}, zones: map[string]struct{}{}}
 	for i := range s.Backends {
-		p.add(s.Backends[i].Cluster, s.Backends[i].Node, s.Backends[i].Zone)
+		node, zone := s.Backends[i].Place()
+		p.add(s.ClusterOf(&s.Backends[i]), node, zone)
 	}
 	for _, u := range s.Unready {
 		p.add(u.Cluster, u.Node, u.Zone)

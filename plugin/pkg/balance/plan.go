@@ -154,7 +154,7 @@ func (b *builder) members() {
 	for i := range s.Members {
 		m := &s.Members[i]
 		c := candidate{
-			state: b.states[i], member: i, backend: -1, ready: m.Ready, total: max(m.Total, m.Ready),
+			state: b.states[i], member: i, backend: -1, ready: int(m.Ready), total: int(max(m.Total, m.Ready)),
 			v4: slices.ContainsFunc(m.Addrs, netip.Addr.Is4), v6: slices.ContainsFunc(m.Addrs, netip.Addr.Is6),
 		}
 		if none {
@@ -169,18 +169,13 @@ func (b *builder) members() {
 // backends makes the candidates of a headless service, and counts the unready endpoints at each distance.
 func (b *builder) backends() {
 	s := b.plan.service
-	member := 0
 	for i := range s.Backends {
 		e := &s.Backends[i]
-		for s.Members[member].Cluster != e.Cluster {
-			member++ // both are sorted by cluster
-		}
-		at := b.place(e.Cluster)
-		at.Zone, at.Node = e.Zone, e.Node
+		at := b.place(s.ClusterOf(e))
+		at.Node, at.Zone = e.Place()
 		b.add(at, candidate{
-			state: b.states[member], member: member, backend: int32(i), //nolint:gosec // far below 2^31
-			ready: 1, total: 1,
-			v4: slices.ContainsFunc(e.Addrs, netip.Addr.Is4), v6: slices.ContainsFunc(e.Addrs, netip.Addr.Is6),
+			state: b.states[e.Member()], member: e.Member(), backend: int32(i), //nolint:gosec // far below 2^31
+			ready: 1, total: 1, v4: e.Has(netip.Addr.Is4), v6: e.Has(netip.Addr.Is6),
 		})
 	}
 	for _, u := range s.Unready {
@@ -195,11 +190,11 @@ func (b *builder) backends() {
 	}
 }
 
-func backendIdentity(e *mcs.Backend) uint64 {
-	if e.ID != 0 {
-		return e.ID
+func backendIdentity(s *mcs.Service, e *mcs.Backend) uint64 {
+	if id := e.ID(); id != 0 {
+		return id
 	}
-	return identityHash(e.Label + "." + string(e.Cluster))
+	return identityHash(e.Label() + "." + string(s.ClusterOf(e)))
 }
 
 // build makes the tiers, without gaps, and computes loads and weights. Excluded candidates are part of them only when
@@ -418,7 +413,7 @@ func (p *Plan) first(dst []int32, begin int, of Family, most int) []int32 {
 
 // has reports whether a backend has an address of the family.
 func (p *Plan) has(backend int32, of Family) bool {
-	return of == nil || slices.ContainsFunc(p.service.Backends[backend].Addrs, of)
+	return of == nil || p.service.Backends[backend].Has(of)
 }
 
 // choose finds the group that answers: that of the drawn tier and half, or the next that has the family.

@@ -484,7 +484,7 @@ func distinct(p *Plan, indices []int32, of Family) []string {
 	seen := map[string]bool{}
 	for _, at := range indices {
 		if b := &p.service.Backends[at]; p.has(at, of) {
-			seen[fmt.Sprint(b.ID)] = true
+			seen[fmt.Sprint(b.ID())] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(seen))

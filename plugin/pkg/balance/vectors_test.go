@@ -300,7 +300,7 @@ func (r *priorityRow) checkPlan(t *testing.T, counts []Counts, opf int) string {
 func tierOf(p *Plan, tier int) int {
 	for _, g := range []group{p.tiers[tier].any, p.tiers[tier].healthy} {
 		for _, part := range g {
-			n, _ := strconv.Atoi(p.service.Backends[part.backends[0]].Label[1:2])
+			n, _ := strconv.Atoi(p.service.Backends[part.backends[0]].Label()[1:2])
 			return n
 		}
 	}
@@ -602,7 +602,7 @@ func checkTiers(t *testing.T, labels []Label, client topology.Locality, places [
 	p := (&Policy{Prefer: ByLabels, Labels: labels}).Plan(s, v, client)
 	for tier := range p.tiers {
 		for _, b := range p.tiers[tier].healthy[0].backends {
-			i, _ := strconv.Atoi(s.Backends[b].Label[1:])
+			i, _ := strconv.Atoi(s.Backends[b].Label()[1:])
 			if !slices.Contains(labels, Cluster) && want[i] != tier {
 				t.Errorf("Endpoint %d is in tier %d of the plan, want %d", i, tier, want[i])
 			}
@@ -723,7 +723,7 @@ func (r *istioVector) match(t *testing.T) {
 func (r *istioVector) distribution(t *testing.T) string {
 	t.Helper()
 	want := map[string][]Label{"PreferSameZone": {Zone}, "PreferClose": {Zone}, "PreferSameNode": {Node, Zone}}[r.Distribution]
-	s := &mcs.Service{Traits: headless}
+	s := &mcs.Service{Traits: &headless}
 	s.TrafficDistribution = r.Distribution
 	labels, overprovision := (&Policy{Prefer: ByService}).labelsFor(s)
 	if !slices.Equal(labels, want) {

@@ -81,13 +81,13 @@ func (m member) shard(traits mcs.Traits) *mcs.Shard {
 	if m.percent == 0 && !m.drained {
 		s.Export.WeightPercent = 100
 	}
-	slice := &mcs.Slice{Name: "a", Ports: []mcs.Port{{Name: "http", Number: 80}}, Endpoints: m.endpoints}
+	slice := &mcs.Slice{Name: "a", Ports: []mcs.Port{{Name: "http", Number: 80}}, Endpoints: mcs.Pack(m.endpoints...)}
 	for i := range m.total {
 		e := mcs.Endpoint{Addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Label: fmt.Sprintf("web-%d", i)}
 		if i < m.ready {
 			e.Conditions = mcs.Ready | mcs.Serving
 		}
-		slice.Endpoints = append(slice.Endpoints, e)
+		slice.Endpoints.Add(&e)
 	}
 	s.Slices = []*mcs.Slice{slice}
 	return s
@@ -152,7 +152,7 @@ func backendsFor(p *Plan, d Draw, of Family) []string {
 	indices, _ := p.Backends(nil, d, of, 0)
 	out := []string{}
 	for _, at := range indices {
-		out = append(out, p.service.Backends[at].Label)
+		out = append(out, p.service.Backends[at].Label())
 	}
 	slices.Sort(out)
 	return out

@@ -29,9 +29,9 @@ func TestWhatAMemberMayExport(t *testing.T) {
 		{"of endpoints those within the ranges are answered", Member{Address: AddressEndpoints, Allow: []netip.Prefix{pods}}, shard(),
 			addrs("10.8.0.1"), []UnusableReason{NotAllowed}},
 		{"load balancers too", Member{Address: AddressLoadBalancer, Allow: []netip.Prefix{pods}},
-			shard().but(func(s *Shard) { s.Service.LoadBalancer = addrs("192.0.2.7") }), nil, []UnusableReason{NotAllowed}},
+			shard().but(func(s *Shard) { s.Service.LoadBalancer = &LoadBalancer{Addrs: addrs("192.0.2.7")} }), nil, []UnusableReason{NotAllowed}},
 		{"and what their names resolve to", Member{Address: AddressLoadBalancer, Allow: []netip.Prefix{pods}},
-			shard().but(func(s *Shard) { s.Service.LoadBalancerHosts = []string{"lb.example.org"} }), addrs("10.8.0.9"), []UnusableReason{NotAllowed}},
+			shard().but(func(s *Shard) { s.Service.LoadBalancer = &LoadBalancer{Hosts: []string{"lb.example.org"}} }), addrs("10.8.0.9"), []UnusableReason{NotAllowed}},
 		{"a gateway is not the member's word", Member{Address: AddressFixed, Gateway: addrs("192.0.2.9"), Allow: []netip.Prefix{pods}}, shard(), addrs("192.0.2.9"), nil},
 		{"of a headless service the endpoints within the ranges are answered", Member{Allow: []netip.Prefix{pods}},
 			headless(1, sliceOf("s", []Port{http80}, ready("10.8.0.1"), ready("192.0.2.1"), unready("192.0.2.2"))), addrs("10.8.0.1"), []UnusableReason{NotAllowed}},
@@ -45,8 +45,8 @@ func TestWhatAMemberMayExport(t *testing.T) {
 			var got []netip.Addr
 			if s != nil {
 				got = s.Members[0].Addrs
-				for _, b := range s.Backends {
-					got = append(got, b.Addrs...)
+				for i := range s.Backends {
+					got = s.Backends[i].AppendAddrs(got)
 				}
 				if s.Type == Headless && (s.Members[0].Ready != 1 || len(s.Unready) != 0) {
 					t.Errorf("What must not be said is counted: %+v, %+v", s.Members[0], s.Unready)

@@ -7,11 +7,10 @@
 package mcs
 
 import (
-	"cmp"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
@@ -80,22 +79,28 @@ type Export struct {
 	// WeightPercent, 0 to 100, is how much of its weight the member wants to have for this service (the annotation
 	// clusterset-dns.io/weight-percent; 100 without it). 0 drains.
 	WeightPercent uint8
-	// Labels and Annotations are spec.exportedLabels and spec.exportedAnnotations in canonical form (see Canonical).
-	Labels, Annotations string
+	// Labels and Annotations are the Digests of spec.exportedLabels and spec.exportedAnnotations: all that is asked of them is
+	// whether those of two exports are equal.
+	Labels, Annotations uint64
 }
 
-// Canonical turns a map into a string that is equal exactly when the maps are: sorted pairs of quoted key and value. Quoted,
-// because an annotation's value can hold any octet.
-func Canonical(m map[string]string) string {
+// Digest turns a map into a number that is equal when the maps are, in every process, 0 for none: the FNV-1a of the sorted pairs
+// of quoted key and value. Quoted, because an annotation's value can hold any octet. Two that differ can be made to have one
+// number: whoever does hides a conflict that is of his own making.
+func Digest(m map[string]string) uint64 {
 	if len(m) == 0 {
-		return ""
+		return 0
 	}
 	pairs := make([]string, 0, len(m))
 	for k, v := range m {
 		pairs = append(pairs, strconv.Quote(k)+strconv.Quote(v))
 	}
 	slices.Sort(pairs)
-	return strings.Join(pairs, "")
+	h := fnv.New64a()
+	for _, p := range pairs {
+		_, _ = h.Write([]byte(p))
+	}
+	return max(1, h.Sum64())
 }
 
 // Traits are the properties of a Service that are merged by "the oldest export wins". Comparable.
@@ -104,12 +109,12 @@ type Traits struct {
 	Type ServiceType
 	// ClientIPAffinity is true for sessionAffinity ClientIP; AffinitySeconds is its timeout, 0 when there is none.
 	ClientIPAffinity bool
-	AffinitySeconds  int32
+	// IPv4 and IPv6 say which families the Service has (spec.ipFamilies).
+	IPv4, IPv6      bool
+	AffinitySeconds int32
 	// InternalTrafficPolicy and TrafficDistribution are the values of the Service, "" when unset.
 	InternalTrafficPolicy string
 	TrafficDistribution   string
-	// IPv4 and IPv6 say which families the Service has (spec.ipFamilies).
-	IPv4, IPv6 bool
 }
 
 // ServiceSpec is what a member says by a Service object.
@@ -121,10 +126,8 @@ type ServiceSpec struct {
 	PublishNotReady bool
 	// ClusterIPs are the cluster IPs, none when headless.
 	ClusterIPs Addresses
-	// LoadBalancer are the IP addresses of the load balancer's ingress, LoadBalancerHosts its lower-case host names where
-	// it has no address; both sorted.
-	LoadBalancer      []netip.Addr
-	LoadBalancerHosts []string
+	// LoadBalancer is nil where there is none.
+	LoadBalancer *LoadBalancer
 	// Ports are the ports in the order of the Service.
 	Ports []Port
 }
@@ -132,8 +135,21 @@ type ServiceSpec struct {
 // Equal reports whether two specs say the same.
 func (s *ServiceSpec) Equal(o *ServiceSpec) bool {
 	return s.Traits == o.Traits && s.ExternalName == o.ExternalName && s.PublishNotReady == o.PublishNotReady &&
-		s.ClusterIPs == o.ClusterIPs && slices.Equal(s.LoadBalancer, o.LoadBalancer) &&
-		slices.Equal(s.LoadBalancerHosts, o.LoadBalancerHosts) && slices.Equal(s.Ports, o.Ports)
+		s.ClusterIPs == o.ClusterIPs && s.LoadBalancer.equal(o.LoadBalancer) && slices.Equal(s.Ports, o.Ports)
+}
+
+// LoadBalancer is the ingress of a Service's load balancer: its addresses, and its lower-case host names where it has no
+// address; both sorted, and one of them not empty.
+type LoadBalancer struct {
+	Addrs []netip.Addr
+	Hosts []string
+}
+
+func (l *LoadBalancer) equal(o *LoadBalancer) bool {
+	if l == nil || o == nil {
+		return l == o
+	}
+	return slices.Equal(l.Addrs, o.Addrs) && slices.Equal(l.Hosts, o.Hosts)
 }
 
 // Conditions are the conditions of an endpoint, unset ones already resolved as discovery/v1 says: ready and serving
@@ -150,7 +166,7 @@ const (
 )
 
 // Endpoint is one address behind a service. An endpoint object with several addresses becomes several of these with
-// the same identity. Comparable.
+// the same identity. Comparable. Endpoints keep many.
 type Endpoint struct {
 	Addr netip.Addr
 	// Label is the endpoint's host label: its hostname, else AddressLabel(Addr). A valid lower-case DNS label.
@@ -162,40 +178,30 @@ type Endpoint struct {
 	Conditions Conditions
 }
 
-// Identity tells whether two addresses belong to one endpoint: by its target, else by its label. Comparable.
-type Identity struct {
-	ID    uint64
-	Label string
-}
-
-// Identity returns who the endpoint is.
-func (e *Endpoint) Identity() Identity {
-	if e.ID != 0 {
-		return Identity{ID: e.ID}
-	}
-	return Identity{Label: e.Label}
-}
-
-func (i Identity) compare(o Identity) int {
-	return cmp.Or(cmp.Compare(i.ID, o.ID), cmp.Compare(i.Label, o.Label))
-}
-
 // AddressLabel makes the host label of an endpoint without a hostname: the address with dots and colons replaced by
 // hyphens, and a 0 added where it would begin or end in a hyphen (at the end, CoreDNS's kubernetes plugin does so too).
 func AddressLabel(a netip.Addr) string {
-	label := a.AppendTo(make([]byte, 0, 48))
-	for i, c := range label {
+	return string(appendAddressLabel(make([]byte, 0, maxAddressLabel), a))
+}
+
+// maxAddressLabel is room for every label of an address without a zone.
+const maxAddressLabel = 48
+
+func appendAddressLabel(to []byte, a netip.Addr) []byte {
+	begin := len(to)
+	to = a.AppendTo(to)
+	for i, c := range to[begin:] {
 		if c == '.' || c == ':' || c == '%' {
-			label[i] = '-'
+			to[begin+i] = '-'
 		}
 	}
-	if label[0] == '-' {
-		label = slices.Insert(label, 0, '0')
+	if to[begin] == '-' {
+		to = slices.Insert(to, begin, '0')
 	}
-	if label[len(label)-1] == '-' {
-		label = append(label, '0')
+	if to[len(to)-1] == '-' {
+		to = append(to, '0')
 	}
-	return string(label)
+	return to
 }
 
 // Slice is what a member says by one EndpointSlice. Immutable once made.
@@ -205,12 +211,12 @@ type Slice struct {
 	Source topology.ClusterID
 	// Ports belong to the endpoints of this slice only.
 	Ports     []Port
-	Endpoints []Endpoint
+	Endpoints Endpoints
 }
 
 // Equal reports whether two slices say the same.
 func (s *Slice) Equal(o *Slice) bool {
-	return s.Name == o.Name && s.Source == o.Source && slices.Equal(s.Ports, o.Ports) && slices.Equal(s.Endpoints, o.Endpoints)
+	return s.Name == o.Name && s.Source == o.Source && slices.Equal(s.Ports, o.Ports) && s.Endpoints.Equal(&o.Endpoints)
 }
 
 // Shard is everything that one member says about one service. It is replaced whole, never patched. Immutable once made.

@@ -30,7 +30,7 @@ func TestAddressLabel(t *testing.T) {
 	}
 }
 
-func TestCanonical(t *testing.T) {
+func TestDigest(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		a, b map[string]string
@@ -46,8 +46,8 @@ func TestCanonical(t *testing.T) {
 		{"quotes in the value", map[string]string{"a": `1""b"`}, map[string]string{"a": "1", "b": ""}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := Canonical(tc.a) == Canonical(tc.b); got != tc.want {
-				t.Errorf("Canonical of %q and %q: equal is %v, want %v", tc.a, tc.b, got, tc.want)
+			if got := Digest(tc.a) == Digest(tc.b); got != tc.want {
+				t.Errorf("Digest of %q and %q: equal is %v, want %v", tc.a, tc.b, got, tc.want)
 			}
 		})
 	}
@@ -56,9 +56,9 @@ func TestCanonical(t *testing.T) {
 // TestEveryFieldCounts changes each field, however deep, and expects the whole to differ. It fails for a field that is
 // added to a type but forgotten in its Equal.
 func TestEveryFieldCounts(t *testing.T) {
-	slice := func() *Slice { return &Slice{Ports: []Port{{}}, Endpoints: []Endpoint{{}}} }
+	slice := func() *Slice { return &Slice{Ports: []Port{{}}, Endpoints: Pack(Endpoint{})} }
 	spec := func() *ServiceSpec {
-		return &ServiceSpec{LoadBalancer: []netip.Addr{{}}, LoadBalancerHosts: []string{""}, Ports: []Port{{}}}
+		return &ServiceSpec{LoadBalancer: &LoadBalancer{[]netip.Addr{{}}, []string{""}}, Ports: []Port{{}}}
 	}
 	t.Run("Shard", func(t *testing.T) {
 		everyField(t, func() *Shard { return &Shard{Service: spec(), Slices: []*Slice{slice()}} }, (*Shard).Equal)
@@ -108,12 +108,23 @@ func everyField[T any](t *testing.T, fresh func() *T, equal func(a, b *T) bool) 
 	}
 }
 
-var addrType = reflect.TypeFor[netip.Addr]()
+var (
+	addrType      = reflect.TypeFor[netip.Addr]()
+	endpointsType = reflect.TypeFor[Endpoints]()
+)
 
 // change alters the n-th place within v where that can be done and returns its path, "" when there are fewer.
 func change(v reflect.Value, path string, n *int) string {
 	switch {
 	case v.Type() == addrType:
+	case v.Type() == endpointsType:
+		endpoints := v.Interface().(Endpoints)
+		all := endpoints.All()
+		p := change(reflect.ValueOf(&all).Elem(), path, n)
+		if p != "" {
+			v.Set(reflect.ValueOf(Pack(all...)))
+		}
+		return p
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			if p := change(v.Field(i), path+"."+v.Type().Field(i).Name, n); p != "" {

@@ -44,7 +44,7 @@ type Index struct {
 type entry struct {
 	exports []exported // sorted by cluster id
 	imp     *ImportShard
-	report  Report
+	report  *Report // nil when there is nothing to say, which is so of most
 }
 
 // Source names something that must have synced before an absent name is known to be absent.
@@ -163,7 +163,7 @@ func (x *Index) setNamespace(name string, exists bool) {
 		return
 	}
 	if exists {
-		x.next.namespaces = x.next.namespaces.with(name, struct{}{})
+		x.next.namespaces = x.next.namespaces.with(namespace(name))
 	} else {
 		x.next.namespaces = x.next.namespaces.without(name)
 	}
@@ -251,10 +251,10 @@ func (x *Index) claim(m *Member, key ServiceKey, shard *Shard, sign int) {
 
 // balance keeps account of who needs which load balancer names.
 func (x *Index) balance(m *Member, key ServiceKey, shard *Shard, sign int) {
-	if m.Address != AddressLoadBalancer || shard == nil || shard.Service == nil {
+	if m.Address != AddressLoadBalancer || shard == nil || shard.Service == nil || shard.Service.LoadBalancer == nil {
 		return
 	}
-	for _, host := range shard.Service.LoadBalancerHosts {
+	for _, host := range shard.Service.LoadBalancer.Hosts {
 		users := x.balanced[host]
 		if users == nil {
 			users = map[ServiceKey]int{}
@@ -352,21 +352,31 @@ func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 	}
 	service, report := merge(key, e.exports, e.imp, x.around)
 	if service != nil && x.exists(key.Namespace) {
-		x.next.services = x.next.services.with(key, service)
+		x.next.services = x.next.services.with(service)
 	} else {
 		x.next.services = x.next.services.without(key)
 	}
-	if !report.equal(e.report) {
-		c, news = Change{Key: key, Old: e.report, New: report}, true
+	if old := e.said(); !report.equal(old) {
+		c, news = Change{Key: key, Old: old, New: report}, true
 		for _, exp := range e.exports {
 			c.Exporters = append(c.Exporters, exp.member.ID)
 		}
+		if e.report = nil; !report.Clean() {
+			e.report = &report
+		}
 	}
-	e.report = report
 	if len(e.exports) == 0 && e.imp == nil {
 		x.forget(key)
 	}
 	return c, news
+}
+
+// said is the last report.
+func (e *entry) said() Report {
+	if e.report == nil {
+		return Report{}
+	}
+	return *e.report
 }
 
 // exists applies namespace sameness. While the local namespaces are not known, not even those of before the start, every

@@ -327,7 +327,7 @@ func fuzzSlices(v byte) []*Slice {
 			if (v>>j)&0x10 != 0 {
 				e.Conditions = Terminating
 			}
-			s.Endpoints = append(s.Endpoints, e)
+			s.Endpoints.Add(&e)
 		}
 		all = append(all, s)
 	}
@@ -348,7 +348,7 @@ func fuzzShard(v byte) *Shard {
 	s.Service.IPv6 = v&2 != 0
 	if v&1 == 0 {
 		s.Service.ClusterIPs[0] = netip.AddrFrom4([4]byte{172, 16, 0, v})
-		s.Service.LoadBalancer = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, v})}
+		s.Service.LoadBalancer = &LoadBalancer{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, v})}}
 	}
 	if v&0x10 != 0 {
 		s.Service.Ports = []Port{{"http", TCP, uint16(80 + v>>6)}, https443}
@@ -593,7 +593,7 @@ func TestSurroundings(t *testing.T) {
 	x.Apply("east", web, clusterIP(1, "10.96.0.1", http80))
 	x.Apply("west", web, clusterIP(2, "10.96.0.2", http80))
 	balanced := clusterIP(3, "10.98.0.3", http80)
-	balanced.Service.LoadBalancerHosts = []string{"lb.example.org"}
+	balanced.Service.LoadBalancer = &LoadBalancer{Hosts: []string{"lb.example.org"}}
 	x.Apply("north", web, balanced)
 	publish(t, x)
 	address := func(texts ...string) (out []netip.Addr) {
@@ -635,7 +635,7 @@ func TestSurroundings(t *testing.T) {
 				t.Errorf("%s: %s has %v, want %v", step.name, s.Members[i].Cluster, got, want)
 			}
 		}
-		if got := x.facts["shop"]["web"].report.Unusable; !slices.Equal(got, step.unusable) {
+		if got := x.facts["shop"]["web"].said().Unusable; !slices.Equal(got, step.unusable) {
 			t.Errorf("%s: unusable are %v, want %v", step.name, got, step.unusable)
 		}
 	}

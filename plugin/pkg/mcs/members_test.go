@@ -28,7 +28,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	shard := func() *Shard {
 		s := clusterIP(random.Int64N(3), fmt.Sprintf("10.0.0.%d", 1+random.IntN(5)), http80).over(sliceOf("s", []Port{http8080}, ready(fmt.Sprintf("10.8.0.%d", 1+random.IntN(5)))))
 		if random.IntN(2) == 0 {
-			s.Service.LoadBalancerHosts = []string{fmt.Sprintf("lb%d.example.org", random.IntN(2))}
+			s.Service.LoadBalancer = &LoadBalancer{Hosts: []string{fmt.Sprintf("lb%d.example.org", random.IntN(2))}}
 		}
 		return s
 	}
@@ -88,7 +88,7 @@ func TestMembersComeAndGo(t *testing.T) {
 			var reports [2]Report
 			for i, index := range []*Index{x, fresh} {
 				if e := index.facts[key.Namespace][key.Name]; e != nil {
-					reports[i] = e.report
+					reports[i] = e.said()
 				}
 			}
 			a, b := sketch(got.Service(key.Namespace, key.Name), reports[0]), sketch(want.Service(key.Namespace, key.Name), reports[1])

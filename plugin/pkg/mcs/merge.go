@@ -57,14 +57,12 @@ func (m *Member) mayExportFrom(namespace string) bool {
 
 // allowed returns the slices without the endpoints that the member may not say.
 func (m *Member) allowed(from []*Slice) (out []*Slice, all bool) {
-	forbidden := func(e Endpoint) bool { return !m.allows(e.Addr) }
+	forbidden := func(a netip.Addr) bool { return !m.allows(a) }
 	all = true
 	for _, s := range from {
-		if slices.ContainsFunc(s.Endpoints, forbidden) {
+		if rest, whole := s.Endpoints.without(forbidden); !whole {
 			all = false
-			rest := *s
-			rest.Endpoints = slices.DeleteFunc(slices.Clone(s.Endpoints), forbidden)
-			s = &rest
+			s = &Slice{s.Name, s.Source, s.Ports, rest}
 		}
 		out = append(out, s)
 	}
@@ -117,20 +115,6 @@ func ConflictReasons() []string { return conflictNames[:] }
 // String joins the reasons by commas, as the condition does.
 func (c Conflict) String() string { return strings.Join(c.Reasons(), ",") }
 
-// Backend is the ready part of a headless service that one host name stands for: the addresses of one label in one
-// cluster.
-type Backend struct {
-	Cluster topology.ClusterID
-	Label   string
-	// Addrs are the ready addresses, sorted, without duplicates; at least one.
-	Addrs []netip.Addr
-	// Ports are the ports of the slices in which the addresses are.
-	Ports []Port
-	// ID is that of the Endpoint. Two labels of one pod have one ID.
-	ID         uint64
-	Node, Zone string
-}
-
 // Unready counts the endpoints of a headless service at one place that are not ready but should be.
 type Unready struct {
 	Cluster    topology.ClusterID
@@ -147,7 +131,7 @@ type Contribution struct {
 	Ports []Port
 	// Ready and Total count distinct endpoints. Those that are going (terminating and not ready) or have just been made
 	// (fresh) are not part of Total.
-	Ready, Total int
+	Ready, Total int32
 	// Percent, 0 to 100, is the WeightPercent of the cluster's export.
 	Percent uint8
 }
@@ -155,15 +139,12 @@ type Contribution struct {
 // Service is the merged view of one service of the ClusterSet. Immutable once made.
 type Service struct {
 	Key ServiceKey
-	Traits
+	// Traits are those of the oldest export, or of the ServiceImport.
+	*Traits
 	// Ports are the union of all exporters' ports, the oldest export winning (or those of the ServiceImport).
 	Ports []Port
-	// Imported is true when a ServiceImport is the source of truth. Then IPs are its ClusterSet IPs.
-	Imported bool
-	IPs      Addresses
-	// EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint
-	// proves nothing then.
-	EndpointsUnknown bool
+	// Import is the ServiceImport that is the source of truth, nil where there is none.
+	Import *Import
 	// Members are the clusters that contribute, sorted by id.
 	Members []Contribution
 	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
@@ -175,28 +156,15 @@ type Service struct {
 	Memo atomic.Value
 }
 
-// Backend returns the backend of that label in that cluster, nil when there is none. Both must be lower case.
-func (s *Service) Backend(label string, cluster topology.ClusterID) *Backend {
-	i, ok := slices.BinarySearchFunc(s.Backends, Backend{Cluster: cluster, Label: label}, compareBackends)
-	if !ok {
-		return nil
-	}
-	return &s.Backends[i]
-}
-
-// HasBackends reports whether a cluster has a ready backend of this headless service.
-func (s *Service) HasBackends(cluster topology.ClusterID) bool {
-	i, _ := slices.BinarySearchFunc(s.Backends, Backend{Cluster: cluster}, compareBackends)
-	return i < len(s.Backends) && s.Backends[i].Cluster == cluster
+// EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint proves nothing
+// then.
+func (s *Service) EndpointsUnknown() bool {
+	return s.Type == Headless && s.Import != nil && s.Import.NoSlices && len(s.Members) == 0
 }
 
 // HasReady reports whether any cluster has a ready endpoint. What a ServiceImport does not tell counts as ready.
 func (s *Service) HasReady() bool {
 	return len(s.Members) == 0 || slices.ContainsFunc(s.Members, func(c Contribution) bool { return c.Ready > 0 })
-}
-
-func compareBackends(a, b Backend) int {
-	return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Label, b.Label))
 }
 
 // around is what merging needs to know besides what the clusters say about the service.
@@ -286,7 +254,7 @@ func (r Report) Clean() bool {
 }
 
 func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *Report) *Service {
-	s := &Service{Key: key, Traits: byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
+	s := &Service{Key: key, Members: make([]Contribution, 0, len(valid)), Traits: &byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
 	for _, e := range valid {
 		s.contribute(e.member, e.shard, report)
 		if s.Type != ClusterSetIP {
@@ -301,14 +269,13 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 			report.Unusable = append(report.Unusable, Unusable{e.member.ID, reason})
 		}
 	}
-	s.settle()
 	return s
 }
 
 // mergeImport lets the ServiceImport decide everything that it knows. Only endpoints that it says it has not are taken
 // from the exports that are read directly.
 func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Report) *Service {
-	s := &Service{Key: key, Imported: true, Traits: imp.Import.Traits, IPs: imp.Import.IPs, Ports: imp.Import.Ports}
+	s := &Service{Key: key, Import: &imp.Import, Traits: &imp.Import.Traits, Ports: imp.Import.Ports}
 	if s.Type != Headless {
 		return s
 	}
@@ -316,8 +283,6 @@ func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Rep
 		for _, e := range valid {
 			s.contribute(e.member, e.shard, report)
 		}
-		s.EndpointsUnknown = len(valid) == 0
-		s.settle()
 		return s
 	}
 	// Slices are sorted by name, so those of one cluster need not stand together.
@@ -332,7 +297,6 @@ func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Rep
 		s.addEndpoints(source, bySource[:n], false)
 		bySource = bySource[n:]
 	}
-	s.settle()
 	return s
 }
 
@@ -352,24 +316,15 @@ func (s *Service) contribute(m *Member, shard *Shard, report *Report) {
 }
 
 func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publishNotReady bool) {
-	c := Contribution{Cluster: cluster, Percent: 100}
-	var missing []*Endpoint
-	c.Ready, c.Total, missing = count(from, publishNotReady)
-	s.Members = append(s.Members, c)
+	ready, total, missing := count(from, publishNotReady)
+	s.Members = append(s.Members, Contribution{Cluster: cluster, Ready: ready, Total: total, Percent: 100})
 	if s.Type != Headless {
 		return
 	}
-	s.Backends = slices.Grow(s.Backends, c.Ready) // and no more: there are many services
-	for _, slice := range from {
-		for i := range slice.Endpoints {
-			e := &slice.Endpoints[i]
-			if publishNotReady || e.Conditions&Ready != 0 {
-				s.Backends = append(s.Backends, Backend{cluster, e.Label, []netip.Addr{e.Addr}, slice.Ports, e.ID, e.Node, e.Zone})
-			}
-		}
-	}
-	for _, e := range missing {
-		s.miss(Unready{cluster, e.Node, e.Zone, 1})
+	s.addBackends(from, publishNotReady)
+	for _, m := range missing {
+		at := m.slice.Endpoints.placeAt(m.at)
+		s.miss(Unready{cluster, at.node, at.zone, 1})
 	}
 }
 
@@ -385,48 +340,30 @@ func (s *Service) miss(u Unready) {
 	s.Unready = slices.Insert(s.Unready, at, u)
 }
 
-// settle sorts the backends and joins those that share a host name.
-func (s *Service) settle() {
-	slices.SortStableFunc(s.Backends, compareBackends)
-	joined := s.Backends[:0]
-	for _, b := range s.Backends {
-		if last := len(joined) - 1; last >= 0 && compareBackends(joined[last], b) == 0 {
-			joined[last].join(b)
-			continue
-		}
-		joined = append(joined, b)
-	}
-	s.Backends = slices.Clip(joined)
-}
-
-func (b *Backend) join(o Backend) {
-	if at, there := slices.BinarySearchFunc(b.Addrs, o.Addrs[0], netip.Addr.Compare); !there {
-		b.Addrs = slices.Insert(b.Addrs, at, o.Addrs[0])
-	}
-	for _, p := range o.Ports {
-		if !slices.Contains(b.Ports, p) {
-			// The slice's own ports are shared by all its endpoints, so they are copied before they grow.
-			b.Ports = append(slices.Clip(b.Ports), p)
-		}
-	}
+// counted is one endpoint on its way through count.
+type counted struct {
+	identity Identity
+	slice    *Slice
+	at       int
 }
 
 // count returns how many distinct endpoints the slices hold, and those of the total that are not ready. An endpoint that
 // stands in several slices (two families, or while it moves) is one, and ready if it is ready in any.
-func count(from []*Slice, publishNotReady bool) (ready, total int, missing []*Endpoint) {
-	all := make([]*Endpoint, 0, 16)
+func count(from []*Slice, publishNotReady bool) (ready, total int32, missing []counted) {
+	all := make([]counted, 0, 16)
 	for _, s := range from {
-		for i := range s.Endpoints {
-			all = append(all, &s.Endpoints[i])
+		for i := range s.Endpoints.Len() {
+			all = append(all, counted{s.Endpoints.Identity(i), s, i})
 		}
 	}
-	slices.SortFunc(all, func(a, b *Endpoint) int { return a.Identity().compare(b.Identity()) })
+	// The order of equals decides where a missing one is, so it must not depend on luck.
+	slices.SortStableFunc(all, func(a, b counted) int { return cmp.Compare(a.identity, b.identity) })
 	for len(all) > 0 {
-		id := all[0].Identity()
+		id := all[0].identity
 		isReady, expected := false, false
 		n := 0
-		for ; n < len(all) && all[n].Identity() == id; n++ {
-			c := all[n].Conditions
+		for ; n < len(all) && all[n].identity == id; n++ {
+			c := all[n].slice.Endpoints.Conditions(all[n].at)
 			isReady = isReady || publishNotReady || c&Ready != 0
 			expected = expected || c&(Terminating|Fresh) == 0
 		}
@@ -455,10 +392,7 @@ func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr,
 	case AddressFixed:
 		addrs = slices.Clone(m.Gateway)
 	case AddressLoadBalancer:
-		addrs = slices.Clone(shard.Service.LoadBalancer)
-		for _, host := range shard.Service.LoadBalancerHosts {
-			addrs = append(addrs, env.hosts[host]...)
-		}
+		addrs = balanced(shard.Service.LoadBalancer, env)
 	case AddressEndpoints:
 		if !m.AnyPort && !listensOn(shard, ports) {
 			return nil, PortMismatch
@@ -486,7 +420,22 @@ func addresses(m *Member, shard *Shard, ports []Port, env around) ([]netip.Addr,
 		}
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
+	if own := shard.Service.ClusterIPs[:1:1]; slices.Equal(addrs, own) {
+		return own, reason // no copy: this is what most services have
+	}
 	return slices.Compact(addrs), reason
+}
+
+// balanced returns the addresses of a load balancer as far as they are known.
+func balanced(l *LoadBalancer, env around) []netip.Addr {
+	if l == nil {
+		return nil
+	}
+	addrs := slices.Clone(l.Addrs)
+	for _, host := range l.Hosts {
+		addrs = append(addrs, env.hosts[host]...)
+	}
+	return addrs
 }
 
 // overlaps reports whether an address is one of the local cluster's services.
@@ -500,10 +449,9 @@ func (env around) overlaps(a netip.Addr) bool {
 func endpointAddresses(shard *Shard) []netip.Addr {
 	var addrs []netip.Addr
 	for _, s := range shard.Slices {
-		for i := range s.Endpoints {
-			e := &s.Endpoints[i]
-			if shard.Service.PublishNotReady || e.Conditions&Ready != 0 {
-				addrs = append(addrs, e.Addr)
+		for i := range s.Endpoints.Len() {
+			if shard.Service.PublishNotReady || s.Endpoints.Conditions(i)&Ready != 0 {
+				addrs = append(addrs, s.Endpoints.Addr(i))
 			}
 		}
 	}
@@ -530,7 +478,7 @@ func podPorts(shard *Shard) []Port {
 	var ports []Port
 	for _, s := range shard.Slices {
 		for _, p := range s.Ports {
-			if len(s.Endpoints) > 0 && !slices.Contains(ports, p) {
+			if s.Endpoints.Len() > 0 && !slices.Contains(ports, p) {
 				ports = append(ports, p)
 			}
 		}
@@ -541,7 +489,8 @@ func podPorts(shard *Shard) []Port {
 // unionOfPorts walks the exports from oldest to youngest and adds each port unless its name is taken (no name counts as
 // a name) or its protocol and number are (KEP-1645, "Service Port").
 func unionOfPorts(byAge []exported) []Port {
-	var union []Port
+	var buf [8]Port
+	union := buf[:0]
 	for _, e := range byAge {
 		for _, p := range e.shard.Service.Ports {
 			taken := slices.ContainsFunc(union, func(u Port) bool {
@@ -552,7 +501,10 @@ func unionOfPorts(byAge []exported) []Port {
 			}
 		}
 	}
-	return union
+	if first := byAge[0].shard.Service.Ports; slices.Equal(union, first) {
+		return slices.Clip(first) // no copy: most agree
+	}
+	return slices.Clone(union)
 }
 
 // conflicts compares every export with the oldest, which wins.

@@ -48,7 +48,7 @@ func named(e Endpoint, label, target string) Endpoint {
 }
 
 func sliceOf(name string, ports []Port, endpoints ...Endpoint) *Slice {
-	return &Slice{Name: name, Ports: ports, Endpoints: endpoints}
+	return &Slice{Name: name, Ports: ports, Endpoints: Pack(endpoints...)}
 }
 
 // from makes a slice that a ServiceImport brings.
@@ -89,10 +89,10 @@ func sketch(s *Service, r Report) string {
 		line("none")
 	} else {
 		line("%s", s.Type)
-		if s.Imported {
-			line("imported %s", joinAddrs(s.IPs[:]))
+		if s.Import != nil {
+			line("imported %s", joinAddrs(s.Import.IPs[:]))
 		}
-		if s.EndpointsUnknown {
+		if s.EndpointsUnknown() {
 			line("endpoints unknown")
 		}
 		for _, p := range s.Ports {
@@ -105,12 +105,13 @@ func sketch(s *Service, r Report) string {
 			}
 			line("%s: %s%s %d/%d", m.Cluster, joinAddrs(m.Addrs), on, m.Ready, m.Total)
 		}
-		for _, e := range s.Backends {
+		for i := range s.Backends {
+			e := &s.Backends[i]
 			var ports []string
-			for _, p := range e.Ports {
+			for _, p := range e.Ports() {
 				ports = append(ports, sketchPort(p))
 			}
-			line("%s.%s: %s %s", e.Label, e.Cluster, joinAddrs(e.Addrs), ports)
+			line("%s.%s: %s %s", e.Label(), s.ClusterOf(e), joinAddrs(e.AppendAddrs(nil)), ports)
 		}
 	}
 	if r.Conflicts != 0 {
@@ -267,8 +268,8 @@ func TestMergeConflicts(t *testing.T) {
 	rows := []mergeRow{
 		differ("SessionAffinityConflict", func(s *Shard) { s.Service.ClientIPAffinity = true }),
 		differ("SessionAffinityConfigConflict", func(s *Shard) { s.Service.AffinitySeconds = 60 }),
-		differ("LabelsConflict", func(s *Shard) { s.Export.Labels = Canonical(map[string]string{"a": "1"}) }),
-		differ("AnnotationsConflict", func(s *Shard) { s.Export.Annotations = Canonical(map[string]string{"a": "1"}) }),
+		differ("LabelsConflict", func(s *Shard) { s.Export.Labels = Digest(map[string]string{"a": "1"}) }),
+		differ("AnnotationsConflict", func(s *Shard) { s.Export.Annotations = Digest(map[string]string{"a": "1"}) }),
 		differ("InternalTrafficPolicyConflict", func(s *Shard) { s.Service.InternalTrafficPolicy = "Local" }),
 		differ("TrafficDistributionConflict", func(s *Shard) { s.Service.TrafficDistribution = "PreferSameZone" }),
 		differ("IPFamilyConflict", func(s *Shard) { s.Service.IPv6 = true }),
@@ -348,7 +349,7 @@ func TestMergeInvalidExports(t *testing.T) {
 			west: [10.1.0.1] 0/0
 			invalid type east`},
 		{name: "an export without a Service takes no part, even if it is the oldest", exports: exports{
-			"east": {Export: Export{Created: 1, Labels: "x"}, Slices: []*Slice{sliceOf("a", nil, ready("10.8.0.1"))}},
+			"east": {Export: Export{Created: 1, Labels: 7}, Slices: []*Slice{sliceOf("a", nil, ready("10.8.0.1"))}},
 			"west": headless(2, sliceOf("a", nil, ready("10.9.0.1"))),
 		}, want: `Headless
 			port http/80/tcp
@@ -464,7 +465,7 @@ func TestMergeAddressKinds(t *testing.T) {
 	dual := func() *Shard {
 		return clusterIP(1, "10.0.0.1", http80).but(func(s *Shard) {
 			s.Service.ClusterIPs[1] = addr("fd00::1")
-			s.Service.LoadBalancer = addrs("192.0.2.2", "192.0.2.1", "192.0.2.2")
+			s.Service.LoadBalancer = &LoadBalancer{Addrs: addrs("192.0.2.2", "192.0.2.1", "192.0.2.2")}
 		})
 	}
 	kind := func(k AddressKind) map[topology.ClusterID]AddressKind {
@@ -592,7 +593,7 @@ func TestServiceLookups(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := s.Backend(tc.label, tc.cluster)
-			if got := b != nil; got != (tc.want != "") || got && b.Addrs[0] != addr(tc.want) {
+			if got := b != nil; got != (tc.want != "") || got && b.AppendAddrs(nil)[0] != addr(tc.want) {
 				t.Errorf("Got %v, want %q", b, tc.want)
 			}
 		})

@@ -8,27 +8,31 @@ import (
 // table is an immutable map: with and without return a new table that shares all but the changed path with the old
 // one, so that an update costs O(log n) however many readers hold older versions. It is a hash array mapped trie with
 // 32-way branching. The zero value is empty.
-type table[K comparable, V any] struct {
+type table[K comparable, V keyed[K]] struct {
 	root *tableNode[K, V]
 	size int
 }
 
+// keyed is a value that knows its key, so that the table need not keep it: there are as many as services.
+type keyed[K comparable] interface{ tableKey() K }
+
 // tableNode has, for each set bit of used, one entry: a child node, or the pairs whose hashes share the path so far.
-type tableNode[K comparable, V any] struct {
+type tableNode[K comparable, V keyed[K]] struct {
 	used    uint32
 	entries []tableEntry[K, V]
 }
 
-type tableEntry[K comparable, V any] struct {
+// tableEntry has one of the two.
+type tableEntry[K comparable, V keyed[K]] struct {
 	child *tableNode[K, V]
-	// hash and pairs are used when child is nil. More than one pair only when the hashes are equal in all bits.
-	hash  uint64
-	pairs []tablePair[K, V]
+	pair  *tablePair[K, V]
 }
 
-type tablePair[K comparable, V any] struct {
-	key   K
+// tablePair is immutable. next is another whose hash is equal in all bits.
+type tablePair[K comparable, V keyed[K]] struct {
+	hash  uint64
 	value V
+	next  *tablePair[K, V]
 }
 
 const (
@@ -54,12 +58,9 @@ func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
 			n = e.child
 			continue
 		}
-		if e.hash != hash {
-			break
-		}
-		for i := range e.pairs {
-			if e.pairs[i].key == key {
-				return e.pairs[i].value, true
+		for p := e.pair; p != nil && p.hash == hash; p = p.next {
+			if p.value.tableKey() == key {
+				return p.value, true
 			}
 		}
 		break
@@ -68,8 +69,8 @@ func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
 	return none, false
 }
 
-func (t table[K, V]) with(key K, value V) table[K, V] {
-	root, added := t.root.with(maphash.Comparable(tableSeed, key), 0, tablePair[K, V]{key, value})
+func (t table[K, V]) with(value V) table[K, V] {
+	root, added := t.root.with(0, &tablePair[K, V]{hash: maphash.Comparable(tableSeed, value.tableKey()), value: value})
 	if added {
 		t.size++
 	}
@@ -86,40 +87,43 @@ func (t table[K, V]) without(key K) table[K, V] {
 	return t
 }
 
-// all calls yield for every pair, in no particular order, until it returns false.
-func (t table[K, V]) all(yield func(K, V) bool) {
+// all calls yield for every value, in no particular order, until it returns false.
+func (t table[K, V]) all(yield func(V) bool) {
 	if t.root != nil {
 		t.root.all(yield)
 	}
 }
 
-func (n *tableNode[K, V]) with(hash uint64, depth uint, p tablePair[K, V]) (_ *tableNode[K, V], added bool) {
+// with expects that the pair is nobody else's.
+func (n *tableNode[K, V]) with(depth uint, p *tablePair[K, V]) (_ *tableNode[K, V], added bool) {
 	if n == nil {
 		n = &tableNode[K, V]{}
 	}
-	bit := uint32(1) << (hash >> depth & tableMask)
+	bit := uint32(1) << (p.hash >> depth & tableMask)
 	at := bits.OnesCount32(n.used & (bit - 1))
 	if n.used&bit == 0 {
 		entries := make([]tableEntry[K, V], 0, len(n.entries)+1)
 		entries = append(entries, n.entries[:at]...)
-		entries = append(entries, tableEntry[K, V]{hash: hash, pairs: []tablePair[K, V]{p}})
+		entries = append(entries, tableEntry[K, V]{pair: p})
 		return &tableNode[K, V]{n.used | bit, append(entries, n.entries[at:]...)}, true
 	}
 	e := n.entries[at]
 	switch {
 	case e.child != nil:
-		e.child, added = e.child.with(hash, depth+tableBits, p)
-	case e.hash == hash:
-		e.pairs, added = withPair(e.pairs, p)
+		e.child, added = e.child.with(depth+tableBits, p)
+	case e.pair.hash == p.hash:
+		p.next, added = e.pair.without(p.value.tableKey())
+		e.pair, added = p, !added
 	default:
-		var child *tableNode[K, V]
-		for _, old := range e.pairs {
-			child, _ = child.with(e.hash, depth+tableBits, old)
-		}
-		child, added = child.with(hash, depth+tableBits, p)
-		e = tableEntry[K, V]{child: child}
+		child, _ := onlyPair(depth+tableBits, e.pair).with(depth+tableBits, p)
+		e, added = tableEntry[K, V]{child: child}, true
 	}
 	return n.replaced(at, e), added
+}
+
+// onlyPair returns a node of these pairs alone.
+func onlyPair[K comparable, V keyed[K]](depth uint, p *tablePair[K, V]) *tableNode[K, V] {
+	return &tableNode[K, V]{1 << (p.hash >> depth & tableMask), []tableEntry[K, V]{{pair: p}}}
 }
 
 // without expects that the key is there.
@@ -132,7 +136,7 @@ func (n *tableNode[K, V]) without(hash uint64, depth uint, key K) *tableNode[K, 
 		if e.child != nil {
 			return n.replaced(at, e)
 		}
-	} else if e.pairs = withoutPair(e.pairs, key); len(e.pairs) > 0 {
+	} else if e.pair, _ = e.pair.without(key); e.pair != nil {
 		return n.replaced(at, e)
 	}
 	if len(n.entries) == 1 {
@@ -149,7 +153,7 @@ func (n *tableNode[K, V]) replaced(at int, e tableEntry[K, V]) *tableNode[K, V] 
 	return &tableNode[K, V]{n.used, entries}
 }
 
-func (n *tableNode[K, V]) all(yield func(K, V) bool) bool {
+func (n *tableNode[K, V]) all(yield func(V) bool) bool {
 	for i := range n.entries {
 		e := &n.entries[i]
 		if e.child != nil {
@@ -158,8 +162,8 @@ func (n *tableNode[K, V]) all(yield func(K, V) bool) bool {
 			}
 			continue
 		}
-		for j := range e.pairs {
-			if !yield(e.pairs[j].key, e.pairs[j].value) {
+		for p := e.pair; p != nil; p = p.next {
+			if !yield(p.value) {
 				return false
 			}
 		}
@@ -167,23 +171,17 @@ func (n *tableNode[K, V]) all(yield func(K, V) bool) bool {
 	return true
 }
 
-func withPair[K comparable, V any](pairs []tablePair[K, V], p tablePair[K, V]) ([]tablePair[K, V], bool) {
-	pairs = append([]tablePair[K, V](nil), pairs...)
-	for i := range pairs {
-		if pairs[i].key == p.key {
-			pairs[i] = p
-			return pairs, false
-		}
+// without returns the pairs from this one on but that of the key, and whether it was there.
+func (p *tablePair[K, V]) without(key K) (rest *tablePair[K, V], found bool) {
+	switch {
+	case p == nil:
+		return nil, false
+	case p.value.tableKey() == key:
+		return p.next, true
 	}
-	return append(pairs, p), true
-}
-
-func withoutPair[K comparable, V any](pairs []tablePair[K, V], key K) []tablePair[K, V] {
-	kept := make([]tablePair[K, V], 0, len(pairs))
-	for _, p := range pairs {
-		if p.key != key {
-			kept = append(kept, p)
-		}
+	rest, found = p.next.without(key)
+	if !found {
+		return p, false
 	}
-	return kept
+	return &tablePair[K, V]{p.hash, p.value, rest}, true
 }

@@ -58,12 +58,16 @@ func checkService(s *mcs.ServiceSpec) error {
 	if s.Type > mcs.Headless {
 		return fmt.Errorf("the type %d", s.Type)
 	}
-	for _, a := range append(s.LoadBalancer, s.ClusterIPs[:]...) {
+	balancer := mcs.LoadBalancer{}
+	if s.LoadBalancer != nil {
+		balancer = *s.LoadBalancer
+	}
+	for _, a := range append(balancer.Addrs, s.ClusterIPs[:]...) {
 		if a.IsValid() && !usable(a) {
 			return fmt.Errorf("the address %v", a)
 		}
 	}
-	for _, host := range s.LoadBalancerHosts {
+	for _, host := range balancer.Hosts {
 		for label := range strings.SplitSeq(host, ".") {
 			if !topology.IsLabel(label) {
 				return fmt.Errorf("the host name %q", host)
@@ -103,13 +107,11 @@ func checkSlices(all []*mcs.Slice) error {
 		if err := checkPorts(s.Ports); err != nil {
 			return err
 		}
-		for i := range s.Endpoints {
-			e := &s.Endpoints[i]
-			if !usable(e.Addr) || !topology.IsLabel(e.Label) {
-				return fmt.Errorf("the endpoint %v, %q", e.Addr, e.Label)
+		for i := range s.Endpoints.Len() {
+			if addr, label := s.Endpoints.Addr(i), s.Endpoints.Label(i); !usable(addr) || !topology.IsLabel(label) {
+				return fmt.Errorf("the endpoint %v, %q", addr, label)
 			}
-			e.Conditions &= mcs.Ready | mcs.Serving | mcs.Terminating
-			e.Node, e.Zone = unique.Make(e.Node).Value(), unique.Make(e.Zone).Value()
+			s.Endpoints.SetConditions(i, s.Endpoints.Conditions(i)&(mcs.Ready|mcs.Serving|mcs.Terminating))
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,19 +24,35 @@ func sortFacts(f *mcs.Facts) {
 	slices.SortFunc(f.Addresses, netip.Addr.Compare)
 }
 
-// kept is a Keeper under test. Its fields may be read after synctest.Wait.
+// kept is a Keeper under test.
 type kept struct {
 	*Keeper
-	t       *testing.T
-	dir     string
-	results []error
-	proof   atomic.Int64 // Unix seconds
+	t     *testing.T
+	dir   string
+	proof atomic.Int64 // Unix seconds
+
+	reporting sync.Mutex // guards reported
+	reported  []error
+}
+
+func (k *kept) note(err error) {
+	k.reporting.Lock()
+	defer k.reporting.Unlock()
+	k.reported = append(k.reported, err)
+}
+
+// results are what became of the files so far.
+func (k *kept) results() []error {
+	synctest.Wait()
+	k.reporting.Lock()
+	defer k.reporting.Unlock()
+	return slices.Clone(k.reported)
 }
 
 func keep(t *testing.T, dir string) *kept {
 	t.Helper()
 	k := &kept{t: t, dir: dir}
-	k.Keeper = NewKeeper(dir, west, func() time.Time { return time.Unix(k.proof.Load(), 0) }, func(err error) { k.results = append(k.results, err) })
+	k.Keeper = NewKeeper(dir, west, func() time.Time { return time.Unix(k.proof.Load(), 0) }, k.note)
 	return k
 }
 
@@ -46,9 +63,8 @@ func (k *kept) shard(name string) {
 // wrote checks how often a file was written so far, and how many services the last one has.
 func (k *kept) wrote(when string, times, services int) {
 	k.t.Helper()
-	synctest.Wait()
-	if len(k.results) != times {
-		k.t.Errorf("%s: written %d times, want %d", when, len(k.results), times)
+	if n := len(k.results()); n != times {
+		k.t.Errorf("%s: written %d times, want %d", when, n, times)
 	}
 	r, err := Read(k.dir, west)
 	if times > 0 && (err != nil || len(r.Facts.Shards) != services) {
@@ -84,12 +100,11 @@ func TestKeeper(t *testing.T) {
 				time.Sleep(writeEvery / 100)
 			}
 			time.Sleep(writeEvery)
-			synctest.Wait()
-			if n := len(k.results); n < 2 || n > 3 {
+			if n := len(k.results()); n < 2 || n > 3 {
 				k.t.Errorf("Written %d times", n)
 			}
 			k.Close()
-			k.wrote("at the end", len(k.results), 26)
+			k.wrote("at the end", len(k.results()), 26)
 		}},
 		{"what has changed is written on close", func(k *kept) {
 			k.SetSynced(west)
@@ -116,9 +131,8 @@ func TestKeeper(t *testing.T) {
 			k.shard("a")
 			k.SetSynced(west)
 			time.Sleep(2 * firstAfter)
-			synctest.Wait()
-			if len(k.results) != 1 || !errors.Is(k.results[0], os.ErrNotExist) {
-				k.t.Errorf("Results are %v", k.results)
+			if got := k.results(); len(got) != 1 || !errors.Is(got[0], os.ErrNotExist) {
+				k.t.Errorf("Results are %v", got)
 			}
 			if err := os.Rename(k.dir+"-away", k.dir); err != nil {
 				k.t.Fatal(err)

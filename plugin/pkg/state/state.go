@@ -42,7 +42,7 @@ var (
 
 const (
 	magic  = "clusterset-dns-state"
-	format = 1
+	format = 2
 	// maxFile is far above what 500,000 endpoints take.
 	maxFile = 1 << 30
 	// trailerSize is the last line: the SHA-256 of everything before it, in hex.

@@ -34,6 +34,8 @@ func filled(t *testing.T, typ reflect.Type, random *rand.Rand) reflect.Value {
 		v.SetUint(uint64(1 + random.IntN(7)))
 	case typ == reflect.TypeFor[mcs.ServiceType](), typ == reflect.TypeFor[mcs.Protocol]():
 		v.SetUint(1)
+	case typ == reflect.TypeFor[mcs.Endpoints]():
+		v.Set(reflect.ValueOf(mcs.Pack(filled(t, reflect.TypeFor[[]mcs.Endpoint](), random).Interface().([]mcs.Endpoint)...)))
 	case typ.Kind() == reflect.Pointer:
 		v.Set(filled(t, typ.Elem(), random).Addr())
 	case typ.Kind() == reflect.Struct:
@@ -109,16 +111,16 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 
 func TestFreshEndpointsCountAfterARestart(t *testing.T) {
 	dir := t.TempDir()
-	shard := &mcs.Shard{Slices: []*mcs.Slice{{Name: "s", Endpoints: []mcs.Endpoint{{Addr: netip.MustParseAddr("10.8.0.1"), Label: "a", Conditions: mcs.Serving | mcs.Fresh}}}}}
+	shard := &mcs.Shard{Slices: []*mcs.Slice{{Name: "s", Endpoints: mcs.Pack(mcs.Endpoint{Addr: netip.MustParseAddr("10.8.0.1"), Label: "a", Conditions: mcs.Serving | mcs.Fresh})}}}
 	key := mcs.ServiceKey{Namespace: "shop", Name: "web"}
 	if err := Write(dir, Record{Source: west, Facts: mcs.Facts{Shards: map[mcs.ServiceKey]*mcs.Shard{key: shard}}}); err != nil {
 		t.Fatal(err)
 	}
 	r, err := Read(dir, west)
-	if err != nil || r.Facts.Shards[key].Slices[0].Endpoints[0].Conditions != mcs.Serving || !r.Proof.IsZero() {
+	if err != nil || r.Facts.Shards[key].Slices[0].Endpoints.Conditions(0) != mcs.Serving || !r.Proof.IsZero() {
 		t.Errorf("Got %+v, %v", r, err)
 	}
-	if shard.Slices[0].Endpoints[0].Conditions&mcs.Fresh == 0 {
+	if shard.Slices[0].Endpoints.Conditions(0)&mcs.Fresh == 0 {
 		t.Error("What was written has changed")
 	}
 }
@@ -143,7 +145,7 @@ func signed(lines ...string) []byte {
 	return fmt.Appendf(body, "%x\n", sha256.Sum256(body))
 }
 
-const head = `{"Magic":"clusterset-dns-state","Format":1,"Kind":"exports","Cluster":"west.eu"}`
+const head = `{"Magic":"clusterset-dns-state","Format":2,"Kind":"exports","Cluster":"west.eu"}`
 
 func TestFilesThatAreNotUsed(t *testing.T) {
 	whole := signed(head, `{"Namespace":"shop","Name":"web","Shard":{}}`)
@@ -160,7 +162,7 @@ func TestFilesThatAreNotUsed(t *testing.T) {
 		{"one with one bit changed", bytes.Replace(whole, []byte("web"), []byte("wec"), 1), ErrDamaged},
 		{"one with something after the checksum", append(bytes.Clone(whole), 'x'), ErrDamaged},
 		{"one that is none of ours", signed(`{}`), ErrDamaged},
-		{"one of a newer format", signed(`{"Magic":"clusterset-dns-state","Format":2,"New":"field"}`), ErrFormat},
+		{"one of a newer format", signed(`{"Magic":"clusterset-dns-state","Format":3,"New":"field"}`), ErrFormat},
 		{"one of another cluster", signed(strings.Replace(head, "west.eu", "east", 1)), ErrForeign},
 		{"one of another kind", signed(strings.Replace(head, "exports", "imports", 1)), ErrForeign},
 		{"one with a field that nobody knows", signed(head, `{"Namespace":"shop","Name":"web","Shard":{"Secret":1}}`), ErrDamaged},
@@ -286,7 +288,7 @@ func large() Record {
 		s.Service.ClusterIPs[0] = netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})
 		for n := range 5 {
 			a := netip.AddrFrom4([4]byte{10, byte(10 + n), byte(i >> 8), byte(i)})
-			s.Slices[0].Endpoints = append(s.Slices[0].Endpoints, mcs.Endpoint{Addr: a, Label: mcs.AddressLabel(a), ID: 0x0a1b2c3d00004000, Node: fmt.Sprint("node-", i%100), Zone: "eu-west-1a", Conditions: mcs.Ready | mcs.Serving})
+			s.Slices[0].Endpoints.Add(&mcs.Endpoint{Addr: a, ID: 0x0a1b2c3d00004000, Node: fmt.Sprint("node-", i%100), Zone: "eu-west-1a", Conditions: mcs.Ready | mcs.Serving})
 		}
 		r.Facts.Shards[mcs.ServiceKey{Namespace: fmt.Sprint("ns", i%100), Name: fmt.Sprint("svc", i)}] = s
 	}

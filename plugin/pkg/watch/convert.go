@@ -50,7 +50,32 @@ const (
 )
 
 // converter turns API objects into facts. What it leaves out goes to reject.
-type converter struct{ reject func(Rejection) }
+type converter struct {
+	reject func(Rejection)
+	// ports are nil where nothing that is converted is kept. Their user holds a lock.
+	ports *portLists
+}
+
+// portLists are some of the lists of ports that were converted last: thousands of Services and EndpointSlices have one of a few.
+type portLists struct {
+	known [16][]mcs.Port
+	next  int
+}
+
+// share returns an equal list that is kept already, or this one.
+func (l *portLists) share(ports []mcs.Port) []mcs.Port {
+	if l == nil || len(ports) == 0 {
+		return ports
+	}
+	for _, known := range l.known {
+		if slices.Equal(known, ports) {
+			return known
+		}
+	}
+	l.known[l.next] = slices.Clip(ports)
+	l.next = (l.next + 1) % len(l.known)
+	return ports
+}
 
 // key checks that a namespace and a name can stand in a DNS name.
 func (c converter) key(namespace, name string) (mcs.ServiceKey, bool) {
@@ -77,8 +102,8 @@ func (c converter) export(obj any) (mcs.ServiceKey, mcs.Export, bool) {
 	return key, mcs.Export{
 		Created:       meta.CreationTimestamp.Unix(),
 		WeightPercent: c.weightPercent(meta.Annotations),
-		Labels:        mcs.Canonical(labels),
-		Annotations:   mcs.Canonical(annotations),
+		Labels:        mcs.Digest(labels),
+		Annotations:   mcs.Digest(annotations),
 	}, ok
 }
 
@@ -106,28 +131,39 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 		out.Type = mcs.Headless
 	}
 	out.ClusterIPs = c.addresses(clusterIPs(s))
-	for _, ingress := range s.Status.LoadBalancer.Ingress {
-		switch {
-		case ingress.IP != "":
-			if a, ok := c.address(ingress.IP); ok {
-				out.LoadBalancer = append(out.LoadBalancer, a)
-			}
-		case ingress.Hostname != "":
-			if host, ok := c.host(ingress.Hostname); ok {
-				out.LoadBalancerHosts = append(out.LoadBalancerHosts, host)
-			}
-		}
-	}
-	slices.SortFunc(out.LoadBalancer, netip.Addr.Compare)
-	slices.Sort(out.LoadBalancerHosts)
-	out.LoadBalancerHosts = slices.Compact(out.LoadBalancerHosts)
+	out.LoadBalancer = c.loadBalancer(s.Status.LoadBalancer.Ingress)
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
 		if port, ok := c.port(p.Name, p.Protocol, p.Port); ok {
 			out.Ports = append(out.Ports, port)
 		}
 	}
+	out.Ports = c.ports.share(out.Ports)
 	return out
+}
+
+// loadBalancer returns nil when nothing is left.
+func (c converter) loadBalancer(ingress []corev1.LoadBalancerIngress) *mcs.LoadBalancer {
+	var out mcs.LoadBalancer
+	for i := range ingress {
+		switch {
+		case ingress[i].IP != "":
+			if a, ok := c.address(ingress[i].IP); ok {
+				out.Addrs = append(out.Addrs, a)
+			}
+		case ingress[i].Hostname != "":
+			if host, ok := c.host(ingress[i].Hostname); ok {
+				out.Hosts = append(out.Hosts, host)
+			}
+		}
+	}
+	if len(out.Addrs)+len(out.Hosts) == 0 {
+		return nil
+	}
+	slices.SortFunc(out.Addrs, netip.Addr.Compare)
+	slices.Sort(out.Hosts)
+	out.Hosts = slices.Compact(out.Hosts)
+	return &out
 }
 
 // clusterIPs returns the addresses of a Service as they are written; none for a headless one.
@@ -214,16 +250,18 @@ func (c converter) slice(s *discoveryv1.EndpointSlice) *mcs.Slice {
 			out.Ports = append(out.Ports, port)
 		}
 	}
-	out.Endpoints = make([]mcs.Endpoint, 0, len(s.Endpoints))
+	out.Ports = c.ports.share(out.Ports)
+	out.Endpoints.Grow(len(s.Endpoints))
 	for i := range s.Endpoints {
-		out.Endpoints = c.endpoint(out.Endpoints, &s.Endpoints[i], fits)
+		c.endpoint(&out.Endpoints, &s.Endpoints[i], fits)
 	}
+	out.Endpoints.Clip()
 	return out
 }
 
 // endpoint appends one Endpoint per address.
-func (c converter) endpoint(to []mcs.Endpoint, e *discoveryv1.Endpoint, fits func(netip.Addr) bool) []mcs.Endpoint {
-	out := mcs.Endpoint{Node: intern(value(e.NodeName)), Zone: intern(value(e.Zone)), Conditions: conditions(e.Conditions)}
+func (c converter) endpoint(to *mcs.Endpoints, e *discoveryv1.Endpoint, fits func(netip.Addr) bool) {
+	out := mcs.Endpoint{Node: value(e.NodeName), Zone: value(e.Zone), Conditions: conditions(e.Conditions)}
 	if e.TargetRef != nil {
 		out.ID = targetID(string(e.TargetRef.UID))
 	}
@@ -241,13 +279,9 @@ func (c converter) endpoint(to []mcs.Endpoint, e *discoveryv1.Endpoint, fits fun
 			c.reject(BadAddress)
 			continue
 		}
-		out.Addr = addr
-		if out.Label = hostname; hostname == "" {
-			out.Label = mcs.AddressLabel(addr)
-		}
-		to = append(to, out)
+		out.Addr, out.Label = addr, hostname
+		to.Add(&out)
 	}
-	return to
 }
 
 // targetID returns the ID of an endpoint whose target has that UID.

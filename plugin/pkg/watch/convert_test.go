@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -24,7 +25,7 @@ import (
 type rejections []Rejection
 
 func (r *rejections) converter() converter {
-	return converter{func(reason Rejection) { *r = append(*r, reason) }}
+	return converter{reject: func(reason Rejection) { *r = append(*r, reason) }, ports: &portLists{}}
 }
 
 func addrs(texts ...string) []netip.Addr {
@@ -72,8 +73,8 @@ func TestBadAddressesAreRefusedEverywhere(t *testing.T) {
 				family = discoveryv1.AddressTypeIPv6
 			}
 			slice := c.slice(&discoveryv1.EndpointSlice{AddressType: family, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{bad.text}}}})
-			if len(slice.Endpoints) != 0 {
-				t.Errorf("An endpoint may be %v", slice.Endpoints[0].Addr)
+			if slice.Endpoints.Len() != 0 {
+				t.Errorf("An endpoint may be %v", slice.Endpoints.Addr(0))
 			}
 			service := c.service(&corev1.Service{Spec: corev1.ServiceSpec{ClusterIPs: []string{bad.text}}})
 			if service.ClusterIPs != (mcs.Addresses{}) {
@@ -106,7 +107,7 @@ func TestConvertExport(t *testing.T) {
 	m.CreationTimestamp = created
 	m.Labels = map[string]string{"not": "exported"}
 	labels, annotations := map[string]string{"a": "1"}, map[string]string{"b": "2"}
-	want := mcs.Export{Created: 1_700_000_000, WeightPercent: 100, Labels: mcs.Canonical(labels), Annotations: mcs.Canonical(annotations)}
+	want := mcs.Export{Created: 1_700_000_000, WeightPercent: 100, Labels: mcs.Digest(labels), Annotations: mcs.Digest(annotations)}
 	named := func(namespace, name string) *mcsv1beta1.ServiceExport {
 		return &mcsv1beta1.ServiceExport{ObjectMeta: meta(namespace, name)}
 	}
@@ -215,7 +216,7 @@ func TestConvertService(t *testing.T) {
 			corev1.LoadBalancerIngress{IP: "192.0.2.2"}, corev1.LoadBalancerIngress{Hostname: "LB.example.org."}, corev1.LoadBalancerIngress{IP: "192.0.2.1"},
 			corev1.LoadBalancerIngress{Hostname: "a.example.org"}, corev1.LoadBalancerIngress{Hostname: "lb.example.org"},
 		), basic(func(s *mcs.ServiceSpec) {
-			s.LoadBalancer, s.LoadBalancerHosts = addrs("192.0.2.1", "192.0.2.2"), []string{"a.example.org", "lb.example.org"}
+			s.LoadBalancer = &mcs.LoadBalancer{Addrs: addrs("192.0.2.1", "192.0.2.2"), Hosts: []string{"a.example.org", "lb.example.org"}}
 		}), nil},
 		{"a load balancer's name that is none, or that a search path could complete", ingress(
 			corev1.LoadBalancerIngress{Hostname: "lb"}, corev1.LoadBalancerIngress{Hostname: "a..b"}, corev1.LoadBalancerIngress{Hostname: "*.example.org"},
@@ -387,7 +388,7 @@ func TestConvertSlice(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var left rejections
 			got := left.converter().slice(tc.in)
-			if want := (&mcs.Slice{Name: "web-1", Ports: tc.ports, Endpoints: tc.endpoints}); !got.Equal(want) {
+			if want := (&mcs.Slice{Name: "web-1", Ports: tc.ports, Endpoints: mcs.Pack(tc.endpoints...)}); !got.Equal(want) {
 				t.Errorf("Got %+v, want %+v", got, want)
 			}
 			if !slices.Equal(left, tc.left) {
@@ -505,7 +506,7 @@ func FuzzSlice(f *testing.F) {
 				t.Errorf("Port %+v", p)
 			}
 		}
-		for _, e := range slice.Endpoints {
+		for _, e := range slice.Endpoints.All() {
 			if !topology.IsLabel(e.Label) {
 				t.Errorf("Label %q of %v", e.Label, e.Addr)
 			}
@@ -546,12 +547,13 @@ func FuzzExport(f *testing.F) {
 			return
 		}
 		spec := c.service(s)
-		for _, a := range append(spec.LoadBalancer, spec.ClusterIPs[:]...) {
+		balancer := cmp.Or(spec.LoadBalancer, &mcs.LoadBalancer{})
+		for _, a := range append(balancer.Addrs, spec.ClusterIPs[:]...) {
 			if a.IsValid() && (a.Zone() != "" || !harmless(a)) {
 				t.Errorf("The address %v", a)
 			}
 		}
-		for _, host := range spec.LoadBalancerHosts {
+		for _, host := range balancer.Hosts {
 			if len(host) > maxHost || !strings.Contains(host, ".") || strings.HasSuffix(host, ".") {
 				t.Errorf("The host %q", host)
 			}

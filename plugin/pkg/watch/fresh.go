@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"slices"
 	"time"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
@@ -14,12 +13,12 @@ const freshFor = 5 * time.Minute
 // the first full list brings counts, for nobody knows how long it has been there. The new slice must not be shared yet.
 func (f *exportFeed) freshen(id mcs.ServiceKey, old, now *mcs.Slice) {
 	var since map[mcs.Identity]time.Time
-	for i := range now.Endpoints {
-		e := &now.Endpoints[i]
-		if e.Conditions&(mcs.Ready|mcs.Terminating) != 0 {
+	for i := range now.Endpoints.Len() {
+		conditions := now.Endpoints.Conditions(i)
+		if conditions&(mcs.Ready|mcs.Terminating) != 0 {
 			continue
 		}
-		key := e.Identity()
+		key := now.Endpoints.Identity(i)
 		began, known := f.fresh[id][key]
 		if !known {
 			if !f.synced() || old != nil && knows(old, key) {
@@ -27,7 +26,7 @@ func (f *exportFeed) freshen(id mcs.ServiceKey, old, now *mcs.Slice) {
 			}
 			began = time.Now()
 		}
-		e.Conditions |= mcs.Fresh
+		now.Endpoints.SetConditions(i, conditions|mcs.Fresh)
 		if since == nil {
 			since = map[mcs.Identity]time.Time{}
 		}
@@ -41,7 +40,12 @@ func (f *exportFeed) freshen(id mcs.ServiceKey, old, now *mcs.Slice) {
 }
 
 func knows(s *mcs.Slice, key mcs.Identity) bool {
-	return slices.ContainsFunc(s.Endpoints, func(e mcs.Endpoint) bool { return e.Identity() == key })
+	for i := range s.Endpoints.Len() {
+		if s.Endpoints.Identity(i) == key {
+			return true
+		}
+	}
+	return false
 }
 
 // tick lets endpoints count that have been fresh for long enough.
@@ -67,18 +71,17 @@ func (f *exportFeed) unmark(id mcs.ServiceKey, since map[mcs.Identity]time.Time)
 	if len(since) == 0 {
 		delete(f.fresh, id)
 	}
-	service := f.owner[id]
+	service, _ := f.ownerOf(id)
 	h := f.held[service]
 	at, there := h.find(id.Name)
 	if !there {
 		return
 	}
 	s := *h.slices[at].fact
-	s.Endpoints = slices.Clone(s.Endpoints)
-	for i := range s.Endpoints {
-		e := &s.Endpoints[i]
-		if _, still := since[e.Identity()]; !still {
-			e.Conditions &^= mcs.Fresh
+	s.Endpoints = s.Endpoints.Clone()
+	for i := range s.Endpoints.Len() {
+		if _, still := since[s.Endpoints.Identity(i)]; !still {
+			s.Endpoints.SetConditions(i, s.Endpoints.Conditions(i)&^mcs.Fresh)
 		}
 	}
 	h.slices[at].fact = &s

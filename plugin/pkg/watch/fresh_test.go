@@ -11,7 +11,9 @@ import (
 // TestFresh plays the life of one slice of an exported service and looks at which endpoints are fresh.
 func TestFresh(t *testing.T) {
 	id := mcs.ServiceKey{Namespace: "shop", Name: "web-a"}
-	slice := func(endpoints ...mcs.Endpoint) *mcs.Slice { return &mcs.Slice{Name: "web-a", Endpoints: endpoints} }
+	slice := func(endpoints ...mcs.Endpoint) *mcs.Slice {
+		return &mcs.Slice{Name: "web-a", Endpoints: mcs.Pack(endpoints...)}
+	}
 	ready := mcs.Endpoint{Label: "a", Conditions: mcs.Ready}
 	unready := mcs.Endpoint{Label: "a"}
 	going := mcs.Endpoint{Label: "a", Conditions: mcs.Terminating}
@@ -35,7 +37,7 @@ func TestFresh(t *testing.T) {
 				f.level.Store(levelSynced)
 			}
 			f.freshen(id, tc.old, tc.now)
-			if got := tc.now.Endpoints[0].Conditions&mcs.Fresh != 0; got != tc.want {
+			if got := tc.now.Endpoints.Conditions(0)&mcs.Fresh != 0; got != tc.want {
 				t.Errorf("Fresh is %v, want %v", got, tc.want)
 			}
 			if got := len(f.fresh) == 1; got != tc.want {
@@ -53,18 +55,18 @@ func TestFreshEnds(t *testing.T) {
 			audience: audience{w: &Watcher{}},
 			limits:   limits{maxServices, maxEndpoints},
 			held:     map[mcs.ServiceKey]*held{key: {}},
-			owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
+			strays:   map[mcs.ServiceKey]mcs.ServiceKey{},
 			fresh:    map[mcs.ServiceKey]map[mcs.Identity]time.Time{},
 		}
 		f.level.Store(levelSynced)
 		put := func(version uint64, endpoints ...mcs.Endpoint) {
 			it := &item{namespace: "shop", name: "web-a", key: key, version: version,
-				fact: sliceFact{slice: &mcs.Slice{Name: "web-a", Endpoints: endpoints}}}
-			f.putSlice(f.held[key], it, false, nil)
+				fact: sliceFact{slice: &mcs.Slice{Name: "web-a", Endpoints: mcs.Pack(endpoints...)}}}
+			f.putSlice(f.held[key], it, watched(version), nil)
 			f.tell(key, f.held[key], time.Time{})
 		}
 		conditions := func() (out []mcs.Conditions) {
-			for _, e := range f.held[key].shard.Slices[0].Endpoints {
+			for _, e := range f.held[key].shard.Slices[0].Endpoints.All() {
 				out = append(out, e.Conditions)
 			}
 			return out

@@ -41,7 +41,7 @@ func sketchImport(s *mcs.ImportShard) string {
 	}
 	for _, slice := range s.Slices {
 		text += fmt.Sprintf(" %s@%s", slice.Name, slice.Source)
-		for _, e := range slice.Endpoints {
+		for _, e := range slice.Endpoints.All() {
 			text += " " + e.Addr.String()
 		}
 	}
@@ -207,7 +207,7 @@ func (f *importFeed) checkSize(t *testing.T) {
 		}
 		services++
 		for _, s := range h.slices {
-			endpoints += len(s.Endpoints)
+			endpoints += s.Endpoints.Len()
 		}
 	}
 	if s, e := f.size(); s != services || e != endpoints {
