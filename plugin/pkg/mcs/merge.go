@@ -127,13 +127,20 @@ type Contribution struct {
 	Cluster topology.ClusterID
 	// Addrs are what a ClusterSetIP answer holds for this cluster, sorted; none for Headless.
 	Addrs []netip.Addr
-	// Ports are those on which Addrs listen, none where they are the ports of the service.
-	Ports []Port
+	ports *[]Port // nil where they are the ports of the service
 	// Ready and Total count distinct endpoints. Those that are going (terminating and not ready) or have just been made
 	// (fresh) are not part of Total.
 	Ready, Total int32
 	// Percent, 0 to 100, is the WeightPercent of the cluster's export.
 	Percent uint8
+}
+
+// Ports are those on which Addrs listen, none where they are the ports of the service. The caller must not change them.
+func (c *Contribution) Ports() []Port {
+	if c.ports == nil {
+		return nil
+	}
+	return *c.ports
 }
 
 // Service is the merged view of one service of the ClusterSet. Immutable once made.
@@ -149,11 +156,18 @@ type Service struct {
 	Members []Contribution
 	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
 	Backends []Backend
-	// Unready says where a Headless service lacks endpoints, sorted by cluster, zone and node.
-	Unready []Unready
+	unready  *[]Unready // nil where none is missing
 	// Memo is room for what readers derive from the service. It lives as long as the service does, and is no part of its
 	// value. Whoever uses it stores values of one type only.
 	Memo atomic.Value
+}
+
+// Unready says where a Headless service lacks endpoints, sorted by cluster, zone and node. The caller must not change it.
+func (s *Service) Unready() []Unready {
+	if s.unready == nil {
+		return nil
+	}
+	return *s.unready
 }
 
 // EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint proves nothing
@@ -254,7 +268,7 @@ func (r Report) Clean() bool {
 }
 
 func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *Report) *Service {
-	s := &Service{Key: key, Members: make([]Contribution, 0, len(valid)), Traits: &byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
+	s := &Service{Key: key.adjacent(), Members: make([]Contribution, 0, len(valid)), Traits: &byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
 	for _, e := range valid {
 		s.contribute(e.member, e.shard, report)
 		if s.Type != ClusterSetIP {
@@ -263,7 +277,8 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 		addrs, reason := addresses(e.member, e.shard, s.Ports, env)
 		s.Members[len(s.Members)-1].Addrs = addrs
 		if e.member.Address == AddressEndpoints && len(addrs) > 0 && !listensOn(e.shard, s.Ports) {
-			s.Members[len(s.Members)-1].Ports = podPorts(e.shard)
+			own := podPorts(e.shard)
+			s.Members[len(s.Members)-1].ports = &own
 		}
 		if reason != "" {
 			report.Unusable = append(report.Unusable, Unusable{e.member.ID, reason})
@@ -275,7 +290,7 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 // mergeImport lets the ServiceImport decide everything that it knows. Only endpoints that it says it has not are taken
 // from the exports that are read directly.
 func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Report) *Service {
-	s := &Service{Key: key, Import: &imp.Import, Traits: &imp.Import.Traits, Ports: imp.Import.Ports}
+	s := &Service{Key: key.adjacent(), Import: &imp.Import, Traits: &imp.Import.Traits, Ports: imp.Import.Ports}
 	if s.Type != Headless {
 		return s
 	}
@@ -330,14 +345,16 @@ func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publis
 
 // miss counts an endpoint that is not ready.
 func (s *Service) miss(u Unready) {
-	at, there := slices.BinarySearchFunc(s.Unready, u, func(a, b Unready) int {
+	all := s.Unready()
+	at, there := slices.BinarySearchFunc(all, u, func(a, b Unready) int {
 		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Node, b.Node))
 	})
 	if there {
-		s.Unready[at].Count++
+		all[at].Count++
 		return
 	}
-	s.Unready = slices.Insert(s.Unready, at, u)
+	all = slices.Insert(all, at, u)
+	s.unready = &all
 }
 
 // counted is one endpoint on its way through count.

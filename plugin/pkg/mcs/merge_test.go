@@ -100,7 +100,7 @@ func sketch(s *Service, r Report) string {
 		}
 		for _, m := range s.Members {
 			on := ""
-			for _, p := range m.Ports {
+			for _, p := range m.Ports() {
 				on += " on " + sketchPort(p)
 			}
 			line("%s: %s%s %d/%d", m.Cluster, joinAddrs(m.Addrs), on, m.Ready, m.Total)
