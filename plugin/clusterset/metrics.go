@@ -119,6 +119,8 @@ var (
 		memberLabels, nil)
 	describeInsecure = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "tls_verification_disabled"),
 		"1 while the certificate of a cluster's API server is not verified, by insecure-skip-tls-verify in its kubeconfig; else 0.", memberLabels, nil)
+	describePolicy = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "policy_hash"),
+		"A number made of the words of all stanzas in use: servers that were told the same have the same.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -131,11 +133,13 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- describeRefused
 	ch <- describeExpiry
 	ch <- describeInsecure
+	ch <- describePolicy
 }
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(ch chan<- prometheus.Metric) {
 	collectRosters(ch)
+	ch <- prometheus.MustNewConstMetric(describePolicy, prometheus.GaugeValue, process.policyHash())
 	type id struct{ name, kind string }
 	seen := map[id]bool{}
 	process.sources(func(name string, kind mcs.SourceKind, st watch.Status) {
@@ -170,6 +174,18 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(describeEndpoints, float64(st.Endpoints))
 		}
 	})
+}
+
+// policyHash is a whole number that the order of the server blocks does not change. During a reload it is made of the old
+// stanzas and the new ones.
+func (s *store) policyHash() float64 {
+	sum := uint64(0)
+	s.handlers.Each(func(c *Clusterset) bool {
+		sum += c.hash
+		return true
+	})
+	const exact = 1<<53 - 1 // beyond, a float64 skips numbers
+	return float64(sum & exact)
 }
 
 // collectRosters tells of the members that come and go, where there can be some.

@@ -620,3 +620,33 @@ func TestReadyAsksTheProcess(t *testing.T) {
 		t.Error("Without any world there is nothing to wait for")
 	}
 }
+
+func TestPolicyHash(t *testing.T) {
+	s, first, second := newTestStore(t), &lease.Tenant{}, &lease.Tenant{}
+	hold := func(who *lease.Tenant, hashes ...uint64) {
+		for _, hash := range hashes {
+			h := &Clusterset{config: config{hash: hash}}
+			if _, err := s.handlers.Acquire(who, fmt.Sprintf("%p", h), func() (*Clusterset, error) { return h, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	keep := func(who *lease.Tenant) { s.handlers.Keep(func(t *lease.Tenant) bool { return t == who }) }
+	defer keep(nil)
+	const large, other = uint64(1)<<63 + 5, uint64(1)<<40 + 1
+	if got := s.policyHash(); got != 0 {
+		t.Errorf("It is %v without a stanza", got)
+	}
+	hold(first, large, other)
+	was := s.policyHash()
+	hold(second, other, large)
+	keep(second)
+	if got := s.policyHash(); got != was {
+		t.Errorf("It is %v after a reload of the same stanzas in another order, and was %v", got, was)
+	}
+	hold(first, large, other+1)
+	keep(first)
+	if got := s.policyHash(); got == was {
+		t.Errorf("It is still %v after a reload with another stanza", got)
+	}
+}
