@@ -41,6 +41,12 @@ var (
 		Name:      "collapse_held",
 		Help:      "1 while a list of a cluster's API server is not believed because most of what was known has vanished from it.",
 	}, []string{"cluster", "resource"})
+	collapsesTotal = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "collapses_total",
+		Help:      "Lists of a cluster's API server that were not believed at once because most of what was known had vanished from them.",
+	}, []string{"cluster", "resource"})
 	stateErrors = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
@@ -214,6 +220,11 @@ type observer struct{}
 // Event implements watch.Observer.
 func (observer) Event(name, resource, event string, objects int) {
 	eventsTotal.WithLabelValues(name, resource, event).Add(float64(objects))
+	if event == "list" {
+		// They are 0 before the first collapse: nobody sees a counter rise that begins at 1.
+		collapseHeld.WithLabelValues(name, resource)
+		collapsesTotal.WithLabelValues(name, resource)
+	}
 }
 
 // Reject implements watch.Observer.
@@ -245,6 +256,7 @@ func (observer) Hold(name, resource string, held bool, before, after int) {
 		return
 	}
 	collapseHeld.WithLabelValues(name, resource).Set(1)
+	collapsesTotal.WithLabelValues(name, resource).Inc()
 	log.Warningf("Cluster %s: a list of %s leaves %d of %d; it is not believed until a second list says so, ten seconds from now", name, resource, after, before)
 }
 
@@ -293,6 +305,7 @@ func forgetSource(name string, left bool) {
 	rejectionsTotal.DeletePartialMatch(label)
 	watchProblem.DeletePartialMatch(label)
 	collapseHeld.DeletePartialMatch(label)
+	collapsesTotal.DeletePartialMatch(label)
 	stateErrors.DeletePartialMatch(label)
 	idMismatch.DeletePartialMatch(label)
 	invalidExports.DeletePartialMatch(label)

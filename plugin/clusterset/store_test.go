@@ -517,6 +517,19 @@ func TestMetricsOfASource(t *testing.T) {
 	if got := testutil.ToFloat64(watchProblem.WithLabelValues("metrics-west", "services", "forbidden")); got != 0 {
 		t.Errorf("The problem counts %v after it ended", got)
 	}
+	o.Event("metrics-west", "services", "list", 3)
+	for i, held := range []bool{false, true, false, true} {
+		if i > 0 {
+			o.Hold("metrics-west", "services", held, 20, 1)
+		}
+		now := map[bool]float64{true: 1}[held]
+		if got := testutil.ToFloat64(collapseHeld.WithLabelValues("metrics-west", "services")); got != now {
+			t.Errorf("After step %d, %v collapses are held, want %v", i, got, now)
+		}
+	}
+	if got := testutil.ToFloat64(collapsesTotal.WithLabelValues("metrics-west", "services")); got != 2 {
+		t.Errorf("%v collapses are counted, want 2", got)
+	}
 	problems, err := testutil.GatherAndLint(prometheus.DefaultGatherer)
 	if err != nil {
 		t.Fatal(err)
