@@ -123,6 +123,7 @@ func TestExpressions(t *testing.T) {
 			unless(strings.Contains(replicas[0].Log(), "Cluster west is unhealthy"), "west is not unhealthy"))
 	})
 	t.Run("every metric is in what the server tells", func(t *testing.T) { testMetricsExist(t, replicas[0]) })
+	t.Run("every selector finds something", func(t *testing.T) { testSelectors(t, p) })
 	t.Run("every query of the dashboard has a result", func(t *testing.T) { testDashboard(t, p, replicas) })
 	t.Run("every alert can be evaluated", func(t *testing.T) { testAlerts(t, p) })
 }
@@ -143,15 +144,20 @@ func queries(ctx context.Context, replicas []*server.Server) error {
 	return nil
 }
 
+func allExpressions(t *testing.T) []string {
+	t.Helper()
+	all := dashboardExpressions(t)
+	for _, a := range alerts(t) {
+		all = append(all, a.Expr)
+	}
+	return all
+}
+
 func testMetricsExist(t *testing.T, s *server.Server) {
 	t.Helper()
 	families, err := s.Metrics(t.Context())
 	must(t, err)
-	expressions := dashboardExpressions(t)
-	for _, a := range alerts(t) {
-		expressions = append(expressions, a.Expr)
-	}
-	for _, e := range expressions {
+	for _, e := range allExpressions(t) {
 		names := metricsOf(e)
 		if len(names) == 0 {
 			t.Errorf("No metric is found in %s", e)
@@ -164,6 +170,24 @@ func testMetricsExist(t *testing.T, s *server.Server) {
 			if families[name] == nil && families[family] == nil {
 				t.Errorf("There is no %s, which is used in %s", name, e)
 			}
+		}
+	}
+}
+
+// testSelectors finds labels, and values of labels, that do not exist: with them an alert is silent for ever.
+func testSelectors(t *testing.T, p *prometheusServer) {
+	t.Helper()
+	asked := map[string]bool{}
+	for _, e := range allExpressions(t) {
+		for _, selector := range selectorsOf(e) {
+			if asked[selector] {
+				continue
+			}
+			asked[selector] = true
+			within(t, "there is a series of "+selector, func(ctx context.Context) error {
+				got, err := p.ask(ctx, selector)
+				return errors.Join(err, unless(len(got) > 0, "there is none"))
+			})
 		}
 	}
 }

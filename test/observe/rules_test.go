@@ -175,6 +175,22 @@ func metricsOf(expression string) []string {
 	return slices.Compact(names)
 }
 
+// selectorsOf returns the metrics in an expression with what stands in braces behind them.
+func selectorsOf(expression string) []string {
+	var all []string
+	for _, name := range metricsOf(expression) {
+		all = append(all, regexp.MustCompile(`\b`+name+`\b(\{[^}]*\})?`).FindAllString(expression, -1)...)
+	}
+	return all
+}
+
+func TestSelectorsOfAnExpression(t *testing.T) {
+	want := []string{`a`, `a{b="c"}`, `d_total{e="f"}`}
+	if got := selectorsOf(`max(a) / min by (d) (a{b="c"}) > rate(d_total{e="f"}[5m])`); !slices.Equal(got, want) {
+		t.Errorf("They are %q, want %q", got, want)
+	}
+}
+
 func TestMetricsOfAnExpression(t *testing.T) {
 	rows := []struct {
 		name, expression string
