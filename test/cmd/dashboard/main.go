@@ -1,4 +1,4 @@
-// Command dashboard writes the Grafana dashboard to the standard output.
+// Command dashboard writes the Grafana dashboard to the file of its one argument.
 package main
 
 import (
@@ -8,13 +8,22 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/observe"
 )
 
+//go:generate go run . ../../../deploy/dashboard.json
+
 func main() {
-	text, err := observe.Dashboard()
-	if err == nil {
-		_, err = os.Stdout.Write(text)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "dashboard:", err)
 		os.Exit(1)
 	}
+}
+
+func run(args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("got %d arguments: give the one file to write", len(args))
+	}
+	text, err := observe.Dashboard()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(args[0], text, 0o644)
 }
