@@ -17,6 +17,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/compare/world"
+	"github.com/clusterset-dns/clusterset-dns/test/measure"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
 
@@ -178,7 +179,7 @@ func (c *comparison) eachRunning(measure func(context.Context, *running, Round) 
 
 // tolerate makes a note of answers that were lost: a busy machine loses some, and other rounds are good.
 func (c *comparison) tolerate(r *running, err error) error {
-	if !errors.Is(err, errLost) {
+	if !errors.Is(err, measure.ErrLost) {
 		return err
 	}
 	c.results.Notes = append(c.results.Notes, fmt.Sprintf("A figure of %s was left out of round %d: %s", r.name, len(c.results.Rounds)+1, err))

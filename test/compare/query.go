@@ -10,6 +10,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/test/compare/world"
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
+	"github.com/clusterset-dns/clusterset-dns/test/measure"
 	"github.com/clusterset-dns/clusterset-dns/test/propagation"
 )
 
@@ -25,29 +26,29 @@ const (
 
 // cost measures what a query costs, while a server is asked as fast as it answers.
 func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
-	g, err := newGenerator(r.port, r.questions)
+	g, err := measure.NewGenerator(r.port, r.questions)
 	if err != nil {
 		return err
 	}
-	defer g.close()
-	if err := onThread(func() error { _, err := g.flood(warm); return err }); err != nil {
+	defer g.Close()
+	if err := measure.OnThread(func() error { _, err := g.Flood(warm); return err }); err != nil {
 		return err
 	}
-	var before, after heap
+	var before, after measure.Heap
 	if r.pprof != "" {
-		if before, err = heapOf(ctx, r.pprof, false); err != nil {
+		if before, err = measure.HeapOf(ctx, r.pprof, false); err != nil {
 			return err
 		}
 	}
-	all := g.answered // those of both bursts allocate
+	all := g.Answered() // those of both bursts allocate
 	var (
 		answered int
 		used     time.Duration
 		took     time.Duration
 	)
-	err = onThread(func() error {
+	err = measure.OnThread(func() error {
 		// The pause in between has let the server go idle.
-		if _, err := g.flood(warm / 3); err != nil {
+		if _, err := g.Flood(warm / 3); err != nil {
 			return err
 		}
 		begin := time.Now()
@@ -55,7 +56,7 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 		if err != nil {
 			return err
 		}
-		if answered, err = g.flood(c.Burst); err != nil {
+		if answered, err = g.Flood(c.Burst); err != nil {
 			return err
 		}
 		after, err := r.cpu()
@@ -63,7 +64,7 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 		return err
 	})
 	if err == nil {
-		err = g.checkLost()
+		err = g.CheckLost()
 	}
 	if err != nil {
 		return err
@@ -73,12 +74,12 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 	if r.pprof == "" {
 		return nil
 	}
-	if after, err = heapOf(ctx, r.pprof, false); err != nil {
+	if after, err = measure.HeapOf(ctx, r.pprof, false); err != nil {
 		return err
 	}
-	n := float64(g.answered - all)
-	round.set(r.name, allocationsPerQuery, float64(after.allocations-before.allocations)/n)
-	round.set(r.name, octetsPerQuery, float64(after.allocated-before.allocated)/n)
+	n := float64(g.Answered() - all)
+	round.set(r.name, allocationsPerQuery, float64(after.Allocations-before.Allocations)/n)
+	round.set(r.name, octetsPerQuery, float64(after.Allocated-before.Allocated)/n)
 	return nil
 }
 
@@ -99,21 +100,21 @@ func micro(took []time.Duration, share float64) float64 {
 }
 
 // steady asks a server at the fixed rate and returns how long its answers took, sorted.
-func (c *comparison) steady(port int, questions []question) (took []time.Duration, err error) {
-	g, err := newGenerator(port, questions)
+func (c *comparison) steady(port int, questions []measure.Question) (took []time.Duration, err error) {
+	g, err := measure.NewGenerator(port, questions)
 	if err != nil {
 		return nil, err
 	}
-	defer g.close()
-	err = onThread(func() error {
-		if _, err := g.steady(rate, warm); err != nil {
+	defer g.Close()
+	err = measure.OnThread(func() error {
+		if _, err := g.Steady(rate, warm); err != nil {
 			return err
 		}
-		took, err = g.steady(rate, c.Burst)
+		took, err = g.Steady(rate, c.Burst)
 		return err
 	})
 	if err == nil {
-		err = g.checkLost()
+		err = g.CheckLost()
 	}
 	return took, err
 }

@@ -4,19 +4,14 @@ package compare
 
 import (
 	"bytes"
-	"debug/buildinfo"
 	"fmt"
 	"io"
-	"math"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
+	"github.com/clusterset-dns/clusterset-dns/test/measure"
 )
 
 // row is a figure of ours with the bound that it must keep.
@@ -112,7 +107,7 @@ func (r *Results) Write(w io.Writer) {
 			table = append(table, row.cells(r))
 		}
 	}
-	align(w, []string{"figure", "measured", "rounds", "bound", ""}, table)
+	measure.Table(w, []string{"figure", "measured", "rounds", "bound", ""}, table)
 	for _, d := range details {
 		r.detail(w, d.title, d.against, d.figures)
 	}
@@ -154,7 +149,7 @@ func (r *Results) detail(w io.Writer, title string, against figure, figures []fi
 		table = append(table, cells)
 	}
 	fmt.Fprintln(w)
-	align(w, head, table)
+	measure.Table(w, head, table)
 }
 
 // cells are those of a line of the table.
@@ -174,82 +169,25 @@ func (row row) cells(r *Results) []string {
 	default:
 		verdict = "met"
 	}
-	spread := fmt.Sprintf("%s to %s", short(slices.Min(values)), short(slices.Max(values)))
+	spread := fmt.Sprintf("%s to %s", measure.Short(slices.Min(values)), measure.Short(slices.Max(values)))
 	return []string{row.what, row.print(median(values)), spread, limit, verdict}
 }
 
-func (row row) print(v float64) string { return strings.TrimSpace(short(v) + " " + row.unit) }
+func (row row) print(v float64) string { return strings.TrimSpace(measure.Short(v) + " " + row.unit) }
 
 // number is the median of some values, a hyphen for none.
 func number(values []float64) string {
 	if len(values) == 0 {
 		return "-"
 	}
-	return short(median(values))
-}
-
-// short prints three digits or what stands before the point.
-func short(v float64) string {
-	switch {
-	case math.Abs(v) >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case math.Abs(v) >= 10:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
-}
-
-// align prints a table as Markdown that can be read as it is.
-func align(w io.Writer, head []string, lines [][]string) {
-	widths := make([]int, len(head))
-	for _, cells := range append([][]string{head}, lines...) {
-		for i, cell := range cells {
-			widths[i] = max(widths[i], len(cell), 3)
-		}
-	}
-	rule := make([]string, len(head))
-	for i, width := range widths {
-		rule[i] = strings.Repeat("-", width)
-	}
-	for _, cells := range append([][]string{head, rule}, lines...) {
-		for i, cell := range cells {
-			fmt.Fprintf(w, "| %-*s ", widths[i], cell)
-		}
-		fmt.Fprintln(w, "|")
-	}
-}
-
-// machine describes what this runs on.
-func machine() string {
-	model := "unknown processor"
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	kernel := "unknown kernel"
-	var name unix.Utsname
-	if err := unix.Uname(&name); err == nil {
-		kernel = "Linux " + string(bytes.TrimRight(name.Release[:], "\x00"))
-	}
-	return fmt.Sprintf("%s, %d processors, %s", model, runtime.NumCPU(), kernel)
+	return measure.Short(median(values))
 }
 
 // versions says what was compared: what our binary was compiled of, the API server, and the peers.
 func (c *comparison) versions() ([]string, error) {
-	info, err := buildinfo.ReadFile(c.programs.coredns)
+	all, err := measure.Versions(c.programs.coredns)
 	if err != nil {
 		return nil, err
-	}
-	all := []string{info.GoVersion}
-	for _, dep := range info.Deps {
-		switch dep.Path {
-		case "github.com/coredns/coredns", "github.com/miekg/dns", "k8s.io/client-go":
-			all = append(all, dep.Path+" "+dep.Version)
-		}
 	}
 	for _, plane := range c.planes {
 		client, err := kube.New(plane)
@@ -278,7 +216,7 @@ func (c *comparison) versions() ([]string, error) {
 func (r *Results) Document(at time.Time) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Comparison\n\nWritten by `make compare` on %s.\n\n", at.UTC().Format("2 January 2006"))
-	fmt.Fprintf(&b, "* Machine: %s\n* Versions: %s\n* World: %d services, %d rounds\n\n", machine(), strings.Join(r.Versions, ", "), r.Services, len(r.Rounds))
+	fmt.Fprintf(&b, "* Machine: %s\n* Versions: %s\n* World: %d services, %d rounds\n\n", measure.Machine(), strings.Join(r.Versions, ", "), r.Services, len(r.Rounds))
 	r.Write(&b)
 	b.WriteString(reading)
 	return b.Bytes()

@@ -1,6 +1,8 @@
 //go:build linux
 
-package compare
+// Package measure asks DNS servers as fast as they answer or at a fixed rate, reads what processes use of a machine, and
+// prints tables: what all comparisons and measurements of the server share.
+package measure
 
 import (
 	"bufio"
@@ -48,9 +50,9 @@ var processors = sync.OnceValues(func() (usable []int, err error) {
 	return usable, nil
 })
 
-// pinProcess pins all threads of a process. New threads are where those that make them are, so it looks until it finds
+// PinProcess pins all threads of a process. New threads are where those that make them are, so it looks until it finds
 // no more.
-func pinProcess(pid, processor int) error {
+func PinProcess(pid, processor int) error {
 	pinned := map[int]bool{}
 	for {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -74,8 +76,8 @@ func pinProcess(pid, processor int) error {
 	}
 }
 
-// cpuTime returns how long the processors have worked for a process so far, user and system.
-func cpuTime(pid int) (time.Duration, error) {
+// CPUTime returns how long the processors have worked for a process so far, user and system.
+func CPUTime(pid int) (time.Duration, error) {
 	// The clock of another process; see clock_getcpuclockid(3). It counts in nanoseconds what /proc/PID/stat counts in
 	// hundredths of a second.
 	const cpuClock = 2
@@ -86,8 +88,8 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
-// family returns a process and all that it has started.
-func family(pid int) []int {
+// Family returns a process and all that it has started.
+func Family(pid int) []int {
 	all := []int{pid}
 	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
@@ -100,41 +102,41 @@ func family(pid int) []int {
 		}
 		for word := range strings.FieldsSeq(string(text)) {
 			if child, err := strconv.Atoi(word); err == nil {
-				all = append(all, family(child)...)
+				all = append(all, Family(child)...)
 			}
 		}
 	}
 	return all
 }
 
-// memory is what a process holds, in octets.
-type memory struct{ resident, peak int64 }
+// Memory is what a process holds, in octets.
+type Memory struct{ Resident, Peak int64 }
 
-// memoryOf reads what a process holds, and the most that it has held since the start or resetPeak.
-func memoryOf(pid int) (memory, error) {
+// MemoryOf reads what a process holds, and the most that it has held since the start or ResetPeak.
+func MemoryOf(pid int) (Memory, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return memory{}, err
+		return Memory{}, err
 	}
 	values, err := numbers(string(text), ":", "VmRSS", "VmHWM")
 	if err != nil {
-		return memory{}, fmt.Errorf("read the memory of process %d: %w", pid, err)
+		return Memory{}, fmt.Errorf("read the memory of process %d: %w", pid, err)
 	}
 	const kB = 1 << 10
-	return memory{values[0] * kB, values[1] * kB}, nil
+	return Memory{values[0] * kB, values[1] * kB}, nil
 }
 
-// resetPeak makes the kernel forget the most that a process has held; see proc_pid_clear_refs(5).
-func resetPeak(pid int) error {
+// ResetPeak makes the kernel forget the most that a process has held; see proc_pid_clear_refs(5).
+func ResetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0o200)
 }
 
-// heap is what the Go runtime of a server says.
-type heap struct{ live, allocations, allocated int64 }
+// Heap is what the Go runtime of a server says.
+type Heap struct{ Live, Allocations, Allocated int64 }
 
-// heapOf asks the *pprof* plugin at an address. With collect, garbage is collected first, so that live is what is
+// HeapOf asks the *pprof* plugin at an address. With collect, garbage is collected first, so that live is what is
 // needed.
-func heapOf(ctx context.Context, address string, collect bool) (heap, error) {
+func HeapOf(ctx context.Context, address string, collect bool) (Heap, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	url := "http://" + address + "/debug/pprof/heap?debug=1"
@@ -143,23 +145,23 @@ func heapOf(ctx context.Context, address string, collect bool) (heap, error) {
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return heap{}, err
+		return Heap{}, err
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
-		return heap{}, err
+		return Heap{}, err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return heap{}, err
+		return Heap{}, err
 	}
 	values, err := numbers(string(text), " = ", "# HeapAlloc", "# Mallocs", "# TotalAlloc")
 	if err != nil {
-		return heap{}, fmt.Errorf("read the heap from %s: %w", url, err)
+		return Heap{}, fmt.Errorf("read the heap from %s: %w", url, err)
 	}
-	return heap{live: values[0], allocations: values[1], allocated: values[2]}, nil
+	return Heap{Live: values[0], Allocations: values[1], Allocated: values[2]}, nil
 }
 
 // numbers finds the numbers that stand behind keys, at the beginning of lines.
