@@ -71,6 +71,9 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 	for _, r := range c.running {
 		err = errors.Join(err, r.stop())
 	}
+	if c.simulation != nil {
+		err = errors.Join(err, c.simulation.stop())
+	}
 	return c.results, errors.Join(err, all.stop())
 }
 
@@ -92,7 +95,9 @@ type comparison struct {
 	planes   planes
 	running  []*running // those that are asked, from the first round to the last
 	results  *Results
-	empty    map[string]int64 // live heap of a server that watches nothing, by subject
+	// simulation is ours with simulated clusters, nil where that is not measured.
+	simulation *simulation
+	empty      map[string]int64 // live heap of a server that watches nothing, by subject
 }
 
 // step measures something in a round.
@@ -152,6 +157,12 @@ func (c *comparison) prepare(ctx context.Context) error {
 		all, missing, err := startPeers(ctx, c.Services)
 		c.running, c.results.Notes = append(c.running, all...), missing
 		if err != nil {
+			return err
+		}
+	}
+	if c.has(Churn) {
+		var err error
+		if c.simulation, err = simulate(ctx, c.programs, c.Services); err != nil {
 			return err
 		}
 	}

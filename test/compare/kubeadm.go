@@ -71,5 +71,5 @@ func (c *comparison) ready(ctx context.Context, r *running) error {
 	if err := r.server.WaitReady(ctx); err != nil {
 		return fmt.Errorf("%s: %w", r.name, err)
 	}
-	return sleep(ctx, c.settle())
+	return measure.Sleep(ctx, c.settle())
 }

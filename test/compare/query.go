@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// warm is how long a server is asked before anything is measured.
-	warm = 300 * time.Millisecond
 	// rate is how many queries per second the latency is measured at.
 	rate = 5000
 	// updates is how many EndpointSlices are written per second while there is churn, by as many writers at a time.
@@ -31,7 +29,7 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 		return err
 	}
 	defer g.Close()
-	if err := measure.OnThread(func() error { _, err := g.Flood(warm); return err }); err != nil {
+	if err := measure.OnThread(func() error { _, err := g.Flood(measure.Warm); return err }); err != nil {
 		return err
 	}
 	var before, after measure.Heap
@@ -48,7 +46,7 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 	)
 	err = measure.OnThread(func() error {
 		// The pause in between has let the server go idle.
-		if _, err := g.Flood(warm / 3); err != nil {
+		if _, err := g.Flood(measure.Warm / 3); err != nil {
 			return err
 		}
 		begin := time.Now()
@@ -100,27 +98,12 @@ func micro(took []time.Duration, share float64) float64 {
 }
 
 // steady asks a server at the fixed rate and returns how long its answers took, sorted.
-func (c *comparison) steady(port int, questions []measure.Question) (took []time.Duration, err error) {
-	g, err := measure.NewGenerator(port, questions)
-	if err != nil {
-		return nil, err
-	}
-	defer g.Close()
-	err = measure.OnThread(func() error {
-		if _, err := g.Steady(rate, warm); err != nil {
-			return err
-		}
-		took, err = g.Steady(rate, c.Burst)
-		return err
-	})
-	if err == nil {
-		err = g.CheckLost()
-	}
-	return took, err
+func (c *comparison) steady(port int, questions []measure.Question) ([]time.Duration, error) {
+	return measure.Steady(port, questions, rate, c.Burst)
 }
 
-// churn measures the latency of ours and kubernetes while endpoints become ready and not ready, through the API. Here
-// is the place for updates that come faster than one API server takes them.
+// churn measures the latency of ours and kubernetes while endpoints become ready and not ready, through the API, and
+// that of ours while they change in simulated clusters, five times as often: faster than an API server takes it.
 func (c *comparison) churn(ctx context.Context, round Round) error {
 	for _, s := range []subject{ours, kubernetes} {
 		r := c.asked(s)
@@ -141,7 +124,7 @@ func (c *comparison) churn(ctx context.Context, round Round) error {
 			return err
 		}
 	}
-	return nil
+	return c.tolerate(c.simulation.running, c.simulation.churn(ctx, c.Burst, round))
 }
 
 // whileUpdating calls do while EndpointSlices of the last hundred services are written, of which one endpoint is ready

@@ -52,7 +52,7 @@ func (c *comparison) startOnce(ctx context.Context, s subject, round Round) (err
 		return err
 	}
 	round.set(s.name, startTime, right.Sub(begin).Seconds())
-	if err := sleep(ctx, c.settle()); err != nil {
+	if err := measure.Sleep(ctx, c.settle()); err != nil {
 		return err
 	}
 	holds, err := measure.MemoryOf(r.pid)
@@ -96,18 +96,9 @@ func (c *comparison) liveHeap(ctx context.Context, s subject, p planes) (live in
 	if _, err := r.untilRight(ctx); err != nil {
 		return 0, err
 	}
-	if err := sleep(ctx, c.settle()); err != nil {
+	if err := measure.Sleep(ctx, c.settle()); err != nil {
 		return 0, err
 	}
 	h, err := measure.HeapOf(ctx, r.pprof, true)
 	return h.Live, err
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

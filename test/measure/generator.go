@@ -20,6 +20,8 @@ const (
 	window = 16
 	// lostAfter is how long nothing may be answered until what is under way counts as lost.
 	lostAfter = time.Second
+	// Warm is how long a server is asked before anything is measured.
+	Warm = 300 * time.Millisecond
 	// tolerated is the share of questions that may be lost.
 	tolerated = 0.001
 )
@@ -286,4 +288,24 @@ func (g *Generator) CheckLost() error {
 		return fmt.Errorf("%w: %d of %d", ErrLost, g.lost, g.lost+g.answered)
 	}
 	return nil
+}
+
+// Steady asks a server at a fixed rate for so long, after a while in which it gets used to that, and returns how long its
+// answers took, sorted. The error is ErrLost when too many were lost.
+func Steady(port int, questions []Question, perSecond int, d time.Duration) (took []time.Duration, err error) {
+	g, err := NewGenerator(port, questions)
+	if err != nil {
+		return nil, err
+	}
+	err = OnThread(func() error {
+		if _, err := g.Steady(perSecond, Warm); err != nil {
+			return err
+		}
+		took, err = g.Steady(perSecond, d)
+		return err
+	})
+	if err == nil {
+		err = g.CheckLost()
+	}
+	return took, errors.Join(err, g.Close())
 }

@@ -134,34 +134,54 @@ func ResetPeak(pid int) error {
 // Heap is what the Go runtime of a server says.
 type Heap struct{ Live, Allocations, Allocated int64 }
 
-// HeapOf asks the *pprof* plugin at an address. With collect, garbage is collected first, so that live is what is
+// HeapOf asks the *pprof* plugin at an address. With collect, garbage is collected first, so that what is live is what is
 // needed.
 func HeapOf(ctx context.Context, address string, collect bool) (Heap, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	url := "http://" + address + "/debug/pprof/heap?debug=1"
+	query := "debug=1"
 	if collect {
-		url += "&gc=1"
+		query += "&gc=1"
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return Heap{}, err
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Do(request)
-	if err != nil {
-		return Heap{}, err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
+	text, err := askPprof(ctx, address, query)
 	if err != nil {
 		return Heap{}, err
 	}
 	values, err := numbers(string(text), " = ", "# HeapAlloc", "# Mallocs", "# TotalAlloc")
 	if err != nil {
-		return Heap{}, fmt.Errorf("read the heap from %s: %w", url, err)
+		return Heap{}, fmt.Errorf("read the heap from %s: %w", address, err)
 	}
 	return Heap{Live: values[0], Allocations: values[1], Allocated: values[2]}, nil
+}
+
+// HeapProfile asks the *pprof* plugin at an address for a profile of what is live after a garbage collection, as
+// `go tool pprof` reads it.
+func HeapProfile(ctx context.Context, address string) ([]byte, error) {
+	return askPprof(ctx, address, "gc=1")
+}
+
+func askPprof(ctx context.Context, address, query string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/debug/pprof/heap?"+query, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	return io.ReadAll(response.Body)
+}
+
+// Sleep waits so long, or until ctx ends, whose error it returns then.
+func Sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // numbers finds the numbers that stand behind keys, at the beginning of lines.

@@ -72,6 +72,12 @@ func Ask(name string, records int) (Question, error) {
 	return Question{Packet: packet, Rcode: dns.RcodeSuccess, Least: records, Most: records}, err
 }
 
+// AskDenied makes the question for the A records of a name that must not exist.
+func AskDenied(name string) (Question, error) {
+	packet, err := pack(name, dns.TypeA)
+	return Question{Packet: packet, Rcode: dns.RcodeNameError}, err
+}
+
 func pack(name string, qtype uint16) ([]byte, error) {
 	m := (&dns.Msg{}).SetQuestion(name, qtype)
 	m.RecursionDesired = false

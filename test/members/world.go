@@ -74,10 +74,14 @@ func (w World) FQDN(member, service int, zone string) string {
 	return w.Name(member, service) + "." + w.Namespace(service) + ".svc." + zone
 }
 
-// EndpointFQDN returns the domain name of one endpoint of a headless service, by its address.
+// EndpointFQDN returns the domain name of one endpoint of a headless service, by its address, where the cluster is called
+// as Cluster says.
 func (w World) EndpointFQDN(member, service int, address netip.Addr, zone string) string {
-	return strings.ReplaceAll(address.String(), ".", "-") + "." + w.Cluster(member) + "." + w.FQDN(member, service, zone)
+	return EndpointLabel(address) + "." + w.Cluster(member) + "." + w.FQDN(member, service, zone)
 }
+
+// EndpointLabel returns the first label of that name.
+func EndpointLabel(address netip.Addr) string { return strings.ReplaceAll(address.String(), ".", "-") }
 
 // Headless tells whether a service has no cluster IP: every other one, from the first on.
 func (w World) Headless(service int) bool { return service%2 == 0 }
