@@ -81,16 +81,16 @@ func (m *Member) Move(service int) netip.Addr {
 	return c.address
 }
 
-// Down takes the API server away: all connections end, and new ones are closed at once.
-func (m *Member) Down() { m.door.set(true) }
+// Down takes the API server away: all connections end, and new ones are refused.
+func (m *Member) Down() { m.door.shut() }
 
 // Up brings it back. Like one that has restarted it has all objects, but knows no change that was before: watches cannot
-// begin there.
-func (m *Member) Up() {
+// begin there. It must be down.
+func (m *Member) Up() error {
 	m.mu.Lock()
 	m.log, m.oldest = nil, m.version
 	m.mu.Unlock()
-	m.door.set(false)
+	return m.door.open()
 }
 
 // view is what a member holds at one moment.

@@ -14,14 +14,22 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
 
 // tlsDomain holds the names for which the certificate is good besides 127.0.0.1. client-go shares connections between
@@ -49,9 +57,8 @@ type Kind uint8
 
 // The kinds of traffic.
 const (
-	// Connection is a connection that was accepted, Refused one that was closed at once while the API server was down.
+	// Connection is a connection that was accepted.
 	Connection Kind = iota
-	Refused
 	// Request is a request for anything but a watch.
 	Request
 	Watch
@@ -83,14 +90,14 @@ func Start(w World) (*Server, error) {
 }
 
 func (s *Server) add(number int, certificate tls.Certificate) error {
-	listens, err := net.Listen("tcp", "127.0.0.1:0")
+	listens, err := newDoor(s, number)
 	if err != nil {
 		return fmt.Errorf("listen for cluster %d: %w", number, err)
 	}
 	m := &Member{
 		server: s, world: s.world, number: number, version: firstVersion, oldest: firstVersion,
 		changes: map[int]change{}, changed: make(chan struct{}),
-		door: &door{Listener: listens, server: s, number: number, open: map[*conn]struct{}{}},
+		door: listens,
 	}
 	m.http = &http.Server{
 		Handler: m, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
@@ -229,15 +236,19 @@ func newCertificate() (certificate tls.Certificate, caPEM []byte, err error) {
 	return certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
-// door is where the connections of a member come in, and can be shut.
+// door is where the connections of a member come in. It can be shut: then connections are refused.
 type door struct {
-	net.Listener
 	server *Server
 	number int
+	port   int
 
-	mu   sync.Mutex // guards what follows
-	shut bool
-	open map[*conn]struct{}
+	mu     sync.Mutex    // guards what follows
+	inner  net.Listener  // nil while it is shut
+	opened chan struct{} // closed when it is opened, or gone for good
+	gone   bool
+	// release gives the port back.
+	release func()
+	conns   map[*conn]struct{}
 }
 
 // conn is a connection that came through a door.
@@ -246,59 +257,109 @@ type conn struct {
 	door *door
 }
 
-// Accept implements net.Listener. While the door is shut, who comes is sent away at once: the port stays ours, and nobody
-// else gets it meanwhile.
-func (d *door) Accept() (net.Conn, error) {
-	for {
-		c, err := d.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if in := d.admit(c); in != nil {
-			return in, nil
-		}
-		d.server.note(d.number, Refused)
-		reset(c)
+func newDoor(s *Server, number int) (*door, error) {
+	d := &door{server: s, number: number, opened: make(chan struct{}), conns: map[*conn]struct{}{}}
+	var err error
+	if d.port, d.release, err = server.ReservePort(); err != nil {
+		return nil, err
 	}
+	if err = d.open(); err != nil {
+		d.release()
+		return nil, err
+	}
+	return d, nil
 }
 
-func (d *door) admit(c net.Conn) net.Conn {
+// open lets connections in.
+func (d *door) open() error {
+	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(err, failed)
+	}}
+	inner, err := shared.Listen(context.Background(), "tcp", d.Addr().String())
+	if err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.shut {
-		return nil
-	}
-	in := &conn{c, d}
-	d.open[in] = struct{}{}
-	d.server.note(d.number, Connection)
-	return in
+	d.inner = inner
+	close(d.opened)
+	return nil
 }
 
-// reset closes a connection without a word.
-func reset(c net.Conn) {
-	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
-	c.Close()
-}
-
-// set opens or shuts the door. Shutting it ends all connections.
-func (d *door) set(shut bool) {
+// shut has connections refused, and ends those that are there.
+func (d *door) shut() {
 	d.mu.Lock()
-	d.shut = shut
-	var all []*conn
-	for c := range d.open {
-		if shut {
-			all = append(all, c)
-		}
+	if d.inner != nil {
+		d.inner.Close()
+		d.inner, d.opened = nil, make(chan struct{})
 	}
+	all := slices.Collect(maps.Keys(d.conns))
 	d.mu.Unlock()
 	for _, c := range all {
 		if tcp, ok := c.Conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
+			_ = tcp.SetLinger(0) // an end without a word, as when a process is killed
 		}
 		c.Close()
 	}
+}
+
+// Accept implements net.Listener. While the door is shut, it waits.
+func (d *door) Accept() (net.Conn, error) {
+	for {
+		d.mu.Lock()
+		inner, opened, gone := d.inner, d.opened, d.gone
+		d.mu.Unlock()
+		switch {
+		case gone:
+			return nil, net.ErrClosed
+		case inner == nil:
+			<-opened
+			continue
+		}
+		c, err := inner.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			continue // by shut or Close
+		}
+		if err != nil {
+			return nil, err
+		}
+		d.server.note(d.number, Connection)
+		in := &conn{c, d}
+		d.mu.Lock()
+		d.conns[in] = struct{}{}
+		late := d.inner != inner
+		d.mu.Unlock()
+		if late {
+			in.Close()
+			continue
+		}
+		return in, nil
+	}
+}
+
+// Close implements net.Listener.
+func (d *door) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gone {
+		return nil
+	}
+	d.gone = true
+	d.release()
+	if d.inner == nil {
+		close(d.opened)
+		return nil
+	}
+	inner := d.inner
+	d.inner = nil
+	return inner.Close()
+}
+
+// Addr implements net.Listener.
+func (d *door) Addr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(d.port))) //nolint:gosec // a port
 }
 
 // Write implements net.Conn.
@@ -311,7 +372,7 @@ func (c *conn) Write(p []byte) (int, error) {
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	c.door.mu.Lock()
-	delete(c.door.open, c)
+	delete(c.door.conns, c)
 	c.door.mu.Unlock()
 	return c.Conn.Close()
 }

@@ -181,9 +181,8 @@ func (r *Return) write(w io.Writer, o Options) {
 	}
 	table = append(table, []string{"peak", fmt.Sprint(r.peak(connections)), fmt.Sprint(r.peak(requests)), fmt.Sprint(r.peak(watches)), ""})
 	measure.Table(w, []string{fmt.Sprintf("%d servers: second after the return", o.Clients), "connections", "requests", "watches begun", "servers that know what has changed"}, table)
-	fmt.Fprintf(w, "\nThe API server was away for %s, in which connections were tried %d times, at most %d times in a second. All servers knew\n"+
-		"what had changed meanwhile %.1f s after its return, and all %d watches were open again after %.1f s.\n",
-		o.Outage, r.Refused, r.RefusedPeak, r.Known.Seconds(), r.Watches, r.Back.Seconds())
+	fmt.Fprintf(w, "\nThe API server was away for %s. All servers knew what had changed meanwhile %.1f s after its return, and all\n"+
+		"%d watches were open again after %.1f s.\n", o.Outage, r.Known.Seconds(), r.Watches, r.Back.Seconds())
 }
 
 // Document is what is kept of a run: the tables, and how to read them.
@@ -221,7 +220,7 @@ column compares the largest world with the smallest. Live heap does not depend o
 * CPU per update: what the process uses while nobody asks.
 * Queries: from here on the server has one processor, who asks another one, the members both. p50 and p99 are those at 5,000
   questions per second, from the moment at which a question was due; queries/s is what is answered as fast as it goes.
-* The return of an API server: many servers watch one cluster that goes away without a word, sends away at once whoever tries
-  to connect, and comes back without a memory of what happened before. They are members of one process that are all this
+* The return of an API server: many servers watch one cluster that goes away without a word, refuses connections for a while,
+  and comes back without a memory of what happened before. They are members of one process that are all this
   cluster, each with a connection of its own. Requests are all but watches; a list that is streamed is a watch.
 `

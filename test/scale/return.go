@@ -24,8 +24,6 @@ const settled = 3 * time.Second
 type Return struct {
 	// Watches is how many watches were open before.
 	Watches int
-	// RefusedPeak is the largest number of connections that were tried in one second of the outage, Refused that in all.
-	RefusedPeak, Refused int
 	// Seconds are those since it was back, up to the one in which the last server knew what had changed meanwhile and all
 	// watches were open again.
 	Seconds []Second
@@ -78,13 +76,14 @@ func (s *scale) comeBack(ctx context.Context) (r Return, err error) {
 		return r, err
 	}
 	m.Down()
-	down := time.Now()
 	moved := m.Move(0)
 	if err := measure.Sleep(ctx, s.Outage); err != nil {
 		return r, err
 	}
-	m.Up()
 	up := time.Now()
+	if err := m.Up(); err != nil {
+		return r, err
+	}
 	if questions, err = askAll(names, moved); err != nil {
 		return r, err
 	}
@@ -102,7 +101,7 @@ func (s *scale) comeBack(ctx context.Context) (r Return, err error) {
 		}
 	}
 	r.Back = time.Since(up)
-	r.count(b.clusters.Traffic(), down, up, known)
+	r.count(b.clusters.Traffic(), up, known)
 	return r, nil
 }
 
@@ -132,17 +131,9 @@ func steadyWatches(ctx context.Context, m *members.Member) (n int, err error) {
 }
 
 // count puts the traffic into seconds.
-func (r *Return) count(all []members.Traffic, down, up time.Time, known []time.Duration) {
-	refused := map[int]int{}
+func (r *Return) count(all []members.Traffic, up time.Time, known []time.Duration) {
 	r.Seconds = make([]Second, int(max(r.Back, r.Known).Seconds())+1)
 	for _, t := range all {
-		if t.Kind == members.Refused {
-			r.Refused++
-			second := int(t.At.Sub(down).Seconds())
-			refused[second]++
-			r.RefusedPeak = max(r.RefusedPeak, refused[second])
-			continue
-		}
 		second := int(t.At.Sub(up).Seconds())
 		if t.At.Before(up) || second >= len(r.Seconds) {
 			continue
