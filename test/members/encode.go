@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -88,7 +89,7 @@ func marshal(o object) ([]byte, error) {
 func envelope(kind schema.GroupVersionKind, raw []byte) ([]byte, error) {
 	unknown := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: kind.GroupVersion().String(), Kind: kind.Kind}, Raw: raw}
 	text, err := unknown.Marshal()
-	return append(protobufMagic[:len(protobufMagic):len(protobufMagic)], text...), err
+	return append(slices.Clip(protobufMagic), text...), err
 }
 
 // list encodes a list of objects.

@@ -446,8 +446,8 @@ func TestWorlds(t *testing.T) {
 func TestWritingIsRefused(t *testing.T) {
 	m := start(t, small).Members()[0]
 	err := clientOf(t, m, mediaProtobuf).CoreV1().Services("team0").Delete(t.Context(), "svc-0", metav1.DeleteOptions{})
-	status, ok := err.(apierrors.APIStatus) //nolint:errorlint // client-go returns it as it is
-	if !ok || status.Status().Code != http.StatusMethodNotAllowed {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Code != http.StatusMethodNotAllowed {
 		t.Errorf("%v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -77,6 +78,8 @@ type Results struct {
 	Versions []string
 	Worlds   []World
 	Return   Return
+	// Notes are sentences about what was not measured, and why.
+	Notes []string
 }
 
 // of returns the worlds of a name, by their size.
@@ -128,6 +131,9 @@ func (r *Results) Write(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	r.Return.write(w, r.Options)
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "\n%s.\n", note)
+	}
 }
 
 func withUnit(v float64, unit string) string { return strings.TrimSpace(measure.Short(v) + " " + unit) }
@@ -147,11 +153,21 @@ func (r *Results) growth(w io.Writer, name string) {
 		}
 		cells := []string{string(f)}
 		for _, world := range all {
-			cells = append(cells, measure.Short(world.Figures[f]))
+			v, there := world.Figures[f]
+			cells = append(cells, cell(v, there))
 		}
-		table = append(table, append(cells, measure.Short(growth(f)(all))))
+		ratio := growth(f)(all)
+		table = append(table, append(cells, cell(ratio, !math.IsNaN(ratio) && !math.IsInf(ratio, 0))))
 	}
 	measure.Table(w, head, table)
+}
+
+// cell prints a figure, a hyphen where there is none.
+func cell(v float64, there bool) string {
+	if !there {
+		return "-"
+	}
+	return measure.Short(v)
 }
 
 // thousands prints a number with commas.

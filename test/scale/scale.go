@@ -100,6 +100,7 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 	if r.Return, err = s.comeBack(ctx); err != nil {
 		return nil, fmt.Errorf("%d servers and one API server: %w", o.Clients, err)
 	}
+	r.Notes = s.notes
 	return r, nil
 }
 
@@ -109,4 +110,6 @@ type scale struct {
 	coredns string
 	// empty is the live heap of a server whose members have no services, in octets.
 	empty int64
+	// notes are sentences about what was not measured, and why.
+	notes []string
 }

@@ -51,6 +51,7 @@ func TestEveryFigureIsThere(t *testing.T) {
 				if there {
 					t.Errorf("%s: %s is %v, but all names are common", w.Name, f, v)
 				}
+			case !there && len(results.Notes) > 0: // a busy machine, which the test does not judge
 			case !there || math.IsNaN(v) || math.IsInf(v, 0) || !plausible(f, v):
 				t.Errorf("%s, %d endpoints: %s is %v, %v", w.Name, w.Endpoints, f, v, there)
 			}
