@@ -228,7 +228,7 @@ func (a *answer) resolveService() {
 	if !a.exists(s) {
 		a.deny()
 		// A source that does not know the endpoints cannot prove that there are none.
-		a.certain = a.certain && !s.EndpointsUnknown
+		a.certain = a.certain && !s.EndpointsUnknown()
 		return
 	}
 	if n.kind == serviceName {
@@ -407,7 +407,7 @@ func (a *answer) srv(s *mcs.Service, match func(mcs.Port) bool) {
 // portsOf are the ports on which the addresses of those members listen that are answered: for ClusterSetIP services, those
 // of the service, but for members whose pods listen on others.
 func portsOf(s *mcs.Service, answered func(topology.ClusterID) bool) []mcs.Port {
-	if !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return len(c.Ports) > 0 }) {
+	if !slices.ContainsFunc(s.Members, func(c mcs.Contribution) bool { return len(c.Ports()) > 0 }) {
 		return s.Ports
 	}
 	var ports []mcs.Port
@@ -418,7 +418,7 @@ func portsOf(s *mcs.Service, answered func(topology.ClusterID) bool) []mcs.Port 
 				continue
 			}
 			before := len(ports)
-			for _, o := range c.Ports {
+			for _, o := range c.Ports() {
 				if o.Name == p.Name {
 					ports = append(ports, o)
 				}

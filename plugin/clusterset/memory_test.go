@@ -25,7 +25,7 @@ import (
 const (
 	memoryServices  = 2000
 	memoryEndpoints = 5
-	memoryFacts     = 3000 // bytes per service
+	memoryFacts     = 1450 // bytes per service
 	memoryPrepared  = 1150 // bytes per service that was asked for
 )
 

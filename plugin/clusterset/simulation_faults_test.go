@@ -85,8 +85,8 @@ var plantedFaults = []plantedFault{
 	},
 	{
 		"the deletion of an EndpointSlice is ignored", "plugin/pkg/watch/exports.go",
-		"f.pass(it)\n\tif owner, there := f.owner[it.id()]; there {",
-		"f.pass(it)\n\tif owner, there := f.owner[it.id()]; there && !planted(%q) {",
+		"f.pass(it)\n\tif owner, there := f.ownerOf(it.id()); there {",
+		"f.pass(it)\n\tif owner, there := f.ownerOf(it.id()); there && !planted(%q) {",
 	},
 	{
 		"a full list deletes nothing", "plugin/pkg/watch/exports.go",
@@ -100,8 +100,8 @@ var plantedFaults = []plantedFault{
 	},
 	{
 		"what a fetch brings is newer than what the watch brings", "plugin/pkg/watch/exports.go",
-		"return f.byFetch && version != 0 && version < f.version",
-		"return f.byFetch && (version != 0 && version < f.version || planted(%q))",
+		"return o&byFetch != 0 && version != 0 && version < o.version()",
+		"return o&byFetch != 0 && (version != 0 && version < o.version() || planted(%q))",
 	},
 	{
 		"nothing is fetched for a new export", "plugin/pkg/watch/exports.go",

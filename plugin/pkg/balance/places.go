@@ -48,7 +48,7 @@ func (o *outline) placesOf(s *mcs.Service) *places {
 		node, zone := s.Backends[i].Place()
 		p.add(s.ClusterOf(&s.Backends[i]), node, zone)
 	}
-	for _, u := range s.Unready {
+	for _, u := range s.Unready() {
 		p.add(u.Cluster, u.Node, u.Zone)
 	}
 	o.places.Store(p)

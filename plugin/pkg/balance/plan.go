@@ -178,7 +178,7 @@ func (b *builder) backends() {
 			ready: 1, total: 1, v4: e.Has(netip.Addr.Is4), v6: e.Has(netip.Addr.Is6),
 		})
 	}
-	for _, u := range s.Unready {
+	for _, u := range s.Unready() {
 		i := slices.IndexFunc(s.Members, func(c mcs.Contribution) bool { return c.Cluster == u.Cluster })
 		if i < 0 || b.states[i] == health.Excluded {
 			continue

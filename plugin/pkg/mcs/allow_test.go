@@ -48,8 +48,8 @@ func TestWhatAMemberMayExport(t *testing.T) {
 				for i := range s.Backends {
 					got = s.Backends[i].AppendAddrs(got)
 				}
-				if s.Type == Headless && (s.Members[0].Ready != 1 || len(s.Unready) != 0) {
-					t.Errorf("What must not be said is counted: %+v, %+v", s.Members[0], s.Unready)
+				if s.Type == Headless && (s.Members[0].Ready != 1 || len(s.Unready()) != 0) {
+					t.Errorf("What must not be said is counted: %+v, %+v", s.Members[0], s.Unready())
 				}
 			}
 			if !slices.Equal(got, row.addrs) {

@@ -35,7 +35,7 @@ func (b *Backend) Label() string { return b.slice.Endpoints.Label(int(b.at)) }
 func (b *Backend) AppendLabel(to []byte) []byte { return b.slice.Endpoints.appendLabel(to, int(b.at)) }
 
 // ID is that of the Endpoint. Two labels of one pod have one ID.
-func (b *Backend) ID() uint64 { return b.slice.Endpoints.packed[b.at].id }
+func (b *Backend) ID() uint64 { return b.slice.Endpoints.id(int(b.at)) }
 
 // Place returns where it is, "" where that is not known.
 func (b *Backend) Place() (node, zone string) {

@@ -109,12 +109,12 @@ type Traits struct {
 	Type ServiceType
 	// ClientIPAffinity is true for sessionAffinity ClientIP; AffinitySeconds is its timeout, 0 when there is none.
 	ClientIPAffinity bool
-	AffinitySeconds  int32
+	// IPv4 and IPv6 say which families the Service has (spec.ipFamilies).
+	IPv4, IPv6      bool
+	AffinitySeconds int32
 	// InternalTrafficPolicy and TrafficDistribution are the values of the Service, "" when unset.
 	InternalTrafficPolicy string
 	TrafficDistribution   string
-	// IPv4 and IPv6 say which families the Service has (spec.ipFamilies).
-	IPv4, IPv6 bool
 }
 
 // ServiceSpec is what a member says by a Service object.

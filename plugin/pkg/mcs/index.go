@@ -163,7 +163,7 @@ func (x *Index) setNamespace(name string, exists bool) {
 		return
 	}
 	if exists {
-		x.next.namespaces = x.next.namespaces.with(name, struct{}{})
+		x.next.namespaces = x.next.namespaces.with(namespace(name))
 	} else {
 		x.next.namespaces = x.next.namespaces.without(name)
 	}
@@ -352,7 +352,7 @@ func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 	}
 	service, report := merge(key, e.exports, e.imp, x.around)
 	if service != nil && x.exists(key.Namespace) {
-		x.next.services = x.next.services.with(key, service)
+		x.next.services = x.next.services.with(service)
 	} else {
 		x.next.services = x.next.services.without(key)
 	}

@@ -127,13 +127,20 @@ type Contribution struct {
 	Cluster topology.ClusterID
 	// Addrs are what a ClusterSetIP answer holds for this cluster, sorted; none for Headless.
 	Addrs []netip.Addr
-	// Ports are those on which Addrs listen, none where they are the ports of the service.
-	Ports []Port
+	ports *[]Port // nil where they are the ports of the service
 	// Ready and Total count distinct endpoints. Those that are going (terminating and not ready) or have just been made
 	// (fresh) are not part of Total.
 	Ready, Total int32
 	// Percent, 0 to 100, is the WeightPercent of the cluster's export.
 	Percent uint8
+}
+
+// Ports are those on which Addrs listen, none where they are the ports of the service. The caller must not change them.
+func (c *Contribution) Ports() []Port {
+	if c.ports == nil {
+		return nil
+	}
+	return *c.ports
 }
 
 // Service is the merged view of one service of the ClusterSet. Immutable once made.
@@ -145,18 +152,28 @@ type Service struct {
 	Ports []Port
 	// Import is the ServiceImport that is the source of truth, nil where there is none.
 	Import *Import
-	// EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint
-	// proves nothing then.
-	EndpointsUnknown bool
 	// Members are the clusters that contribute, sorted by id.
 	Members []Contribution
 	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
 	Backends []Backend
-	// Unready says where a Headless service lacks endpoints, sorted by cluster, zone and node.
-	Unready []Unready
+	unready  *[]Unready // nil where none is missing
 	// Memo is room for what readers derive from the service. It lives as long as the service does, and is no part of its
 	// value. Whoever uses it stores values of one type only.
 	Memo atomic.Value
+}
+
+// Unready says where a Headless service lacks endpoints, sorted by cluster, zone and node. The caller must not change it.
+func (s *Service) Unready() []Unready {
+	if s.unready == nil {
+		return nil
+	}
+	return *s.unready
+}
+
+// EndpointsUnknown is true for a headless ServiceImport whose endpoints nobody tells us: absence of an endpoint proves nothing
+// then.
+func (s *Service) EndpointsUnknown() bool {
+	return s.Type == Headless && s.Import != nil && s.Import.NoSlices && len(s.Members) == 0
 }
 
 // HasReady reports whether any cluster has a ready endpoint. What a ServiceImport does not tell counts as ready.
@@ -260,7 +277,8 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 		addrs, reason := addresses(e.member, e.shard, s.Ports, env)
 		s.Members[len(s.Members)-1].Addrs = addrs
 		if e.member.Address == AddressEndpoints && len(addrs) > 0 && !listensOn(e.shard, s.Ports) {
-			s.Members[len(s.Members)-1].Ports = podPorts(e.shard)
+			own := podPorts(e.shard)
+			s.Members[len(s.Members)-1].ports = &own
 		}
 		if reason != "" {
 			report.Unusable = append(report.Unusable, Unusable{e.member.ID, reason})
@@ -280,7 +298,6 @@ func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Rep
 		for _, e := range valid {
 			s.contribute(e.member, e.shard, report)
 		}
-		s.EndpointsUnknown = len(valid) == 0
 		return s
 	}
 	// Slices are sorted by name, so those of one cluster need not stand together.
@@ -328,14 +345,16 @@ func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publis
 
 // miss counts an endpoint that is not ready.
 func (s *Service) miss(u Unready) {
-	at, there := slices.BinarySearchFunc(s.Unready, u, func(a, b Unready) int {
+	all := s.Unready()
+	at, there := slices.BinarySearchFunc(all, u, func(a, b Unready) int {
 		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Node, b.Node))
 	})
 	if there {
-		s.Unready[at].Count++
+		all[at].Count++
 		return
 	}
-	s.Unready = slices.Insert(s.Unready, at, u)
+	all = slices.Insert(all, at, u)
+	s.unready = &all
 }
 
 // counted is one endpoint on its way through count.

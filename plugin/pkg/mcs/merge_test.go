@@ -92,7 +92,7 @@ func sketch(s *Service, r Report) string {
 		if s.Import != nil {
 			line("imported %s", joinAddrs(s.Import.IPs[:]))
 		}
-		if s.EndpointsUnknown {
+		if s.EndpointsUnknown() {
 			line("endpoints unknown")
 		}
 		for _, p := range s.Ports {
@@ -100,7 +100,7 @@ func sketch(s *Service, r Report) string {
 		}
 		for _, m := range s.Members {
 			on := ""
-			for _, p := range m.Ports {
+			for _, p := range m.Ports() {
 				on += " on " + sketchPort(p)
 			}
 			line("%s: %s%s %d/%d", m.Cluster, joinAddrs(m.Addrs), on, m.Ready, m.Total)

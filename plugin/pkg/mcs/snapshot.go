@@ -6,11 +6,18 @@ type Snapshot struct {
 	generation   uint64
 	serial       uint32
 	services     table[ServiceKey, *Service]
-	namespaces   table[string, struct{}]
+	namespaces   table[string, namespace]
 	anyNamespace bool
 	unsynced     []Source
 	restored     []Source
 }
+
+// namespace is the name of one that exists.
+type namespace string
+
+func (n namespace) tableKey() string { return string(n) }
+
+func (s *Service) tableKey() ServiceKey { return s.Key }
 
 // Generation counts the snapshots of one Index, from 1.
 func (s *Snapshot) Generation() uint64 { return s.generation }
@@ -26,7 +33,7 @@ func (s *Snapshot) Service(namespace, name string) *Service {
 
 // Services calls yield for every service, in no particular order, until it returns false.
 func (s *Snapshot) Services(yield func(*Service) bool) {
-	s.services.all(func(_ ServiceKey, service *Service) bool { return yield(service) })
+	s.services.all(yield)
 }
 
 // Len returns the number of services.

@@ -8,27 +8,29 @@ import (
 // table is an immutable map: with and without return a new table that shares all but the changed path with the old
 // one, so that an update costs O(log n) however many readers hold older versions. It is a hash array mapped trie with
 // 32-way branching. The zero value is empty.
-type table[K comparable, V any] struct {
+type table[K comparable, V keyed[K]] struct {
 	root *tableNode[K, V]
 	size int
 }
 
+// keyed is a value that knows its key, so that the table need not keep it: there are as many as services.
+type keyed[K comparable] interface{ tableKey() K }
+
 // tableNode has, for each set bit of used, one entry: a child node, or the pairs whose hashes share the path so far.
-type tableNode[K comparable, V any] struct {
+type tableNode[K comparable, V keyed[K]] struct {
 	used    uint32
 	entries []tableEntry[K, V]
 }
 
-// tableEntry has one of the two. There are as many as services, so it is small.
-type tableEntry[K comparable, V any] struct {
+// tableEntry has one of the two.
+type tableEntry[K comparable, V keyed[K]] struct {
 	child *tableNode[K, V]
 	pair  *tablePair[K, V]
 }
 
 // tablePair is immutable. next is another whose hash is equal in all bits.
-type tablePair[K comparable, V any] struct {
+type tablePair[K comparable, V keyed[K]] struct {
 	hash  uint64
-	key   K
 	value V
 	next  *tablePair[K, V]
 }
@@ -57,7 +59,7 @@ func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
 			continue
 		}
 		for p := e.pair; p != nil && p.hash == hash; p = p.next {
-			if p.key == key {
+			if p.value.tableKey() == key {
 				return p.value, true
 			}
 		}
@@ -67,8 +69,8 @@ func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
 	return none, false
 }
 
-func (t table[K, V]) with(key K, value V) table[K, V] {
-	root, added := t.root.with(0, &tablePair[K, V]{hash: maphash.Comparable(tableSeed, key), key: key, value: value})
+func (t table[K, V]) with(value V) table[K, V] {
+	root, added := t.root.with(0, &tablePair[K, V]{hash: maphash.Comparable(tableSeed, value.tableKey()), value: value})
 	if added {
 		t.size++
 	}
@@ -85,8 +87,8 @@ func (t table[K, V]) without(key K) table[K, V] {
 	return t
 }
 
-// all calls yield for every pair, in no particular order, until it returns false.
-func (t table[K, V]) all(yield func(K, V) bool) {
+// all calls yield for every value, in no particular order, until it returns false.
+func (t table[K, V]) all(yield func(V) bool) {
 	if t.root != nil {
 		t.root.all(yield)
 	}
@@ -110,7 +112,7 @@ func (n *tableNode[K, V]) with(depth uint, p *tablePair[K, V]) (_ *tableNode[K, 
 	case e.child != nil:
 		e.child, added = e.child.with(depth+tableBits, p)
 	case e.pair.hash == p.hash:
-		p.next, added = e.pair.without(p.key)
+		p.next, added = e.pair.without(p.value.tableKey())
 		e.pair, added = p, !added
 	default:
 		child, _ := onlyPair(depth+tableBits, e.pair).with(depth+tableBits, p)
@@ -120,7 +122,7 @@ func (n *tableNode[K, V]) with(depth uint, p *tablePair[K, V]) (_ *tableNode[K, 
 }
 
 // onlyPair returns a node of these pairs alone.
-func onlyPair[K comparable, V any](depth uint, p *tablePair[K, V]) *tableNode[K, V] {
+func onlyPair[K comparable, V keyed[K]](depth uint, p *tablePair[K, V]) *tableNode[K, V] {
 	return &tableNode[K, V]{1 << (p.hash >> depth & tableMask), []tableEntry[K, V]{{pair: p}}}
 }
 
@@ -151,7 +153,7 @@ func (n *tableNode[K, V]) replaced(at int, e tableEntry[K, V]) *tableNode[K, V] 
 	return &tableNode[K, V]{n.used, entries}
 }
 
-func (n *tableNode[K, V]) all(yield func(K, V) bool) bool {
+func (n *tableNode[K, V]) all(yield func(V) bool) bool {
 	for i := range n.entries {
 		e := &n.entries[i]
 		if e.child != nil {
@@ -161,7 +163,7 @@ func (n *tableNode[K, V]) all(yield func(K, V) bool) bool {
 			continue
 		}
 		for p := e.pair; p != nil; p = p.next {
-			if !yield(p.key, p.value) {
+			if !yield(p.value) {
 				return false
 			}
 		}
@@ -171,15 +173,15 @@ func (n *tableNode[K, V]) all(yield func(K, V) bool) bool {
 
 // without returns the pairs from this one on but that of the key, and whether it was there.
 func (p *tablePair[K, V]) without(key K) (rest *tablePair[K, V], found bool) {
-	if p == nil || p.key == key {
-		if p != nil {
-			rest, found = p.next, true
-		}
-		return rest, found
+	switch {
+	case p == nil:
+		return nil, false
+	case p.value.tableKey() == key:
+		return p.next, true
 	}
 	rest, found = p.next.without(key)
 	if !found {
 		return p, false
 	}
-	return &tablePair[K, V]{p.hash, p.key, p.value, rest}, true
+	return &tablePair[K, V]{p.hash, p.value, rest}, true
 }

@@ -7,17 +7,26 @@ import (
 	"testing"
 )
 
+// entryOf is a value of a table that tests make.
+type entryOf[K comparable] struct {
+	key K
+	n   int
+}
+
+func (e entryOf[K]) tableKey() K { return e.key }
+
 // contents reads a table through all, and checks that get and size agree with it.
-func contents(t *testing.T, tab table[string, int]) map[string]int {
+func contents(t *testing.T, tab table[string, entryOf[string]]) map[string]int {
 	t.Helper()
 	out := map[string]int{}
-	tab.all(func(k string, v int) bool {
+	tab.all(func(e entryOf[string]) bool {
+		k, v := e.key, e.n
 		if _, twice := out[k]; twice {
 			t.Errorf("Key %q comes twice", k)
 		}
 		out[k] = v
-		if got, ok := tab.get(k); !ok || got != v {
-			t.Errorf("Key %q has value %d, but get says %d, %v", k, v, got, ok)
+		if got, ok := tab.get(k); !ok || got != e {
+			t.Errorf("Key %q has value %d, but get says %+v, %v", k, v, got, ok)
 		}
 		return true
 	})
@@ -30,24 +39,24 @@ func contents(t *testing.T, tab table[string, int]) map[string]int {
 func TestTableAgainstMap(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	type version struct {
-		tab  table[string, int]
+		tab  table[string, entryOf[string]]
 		want map[string]int
 	}
-	var tab table[string, int]
+	var tab table[string, entryOf[string]]
 	want := map[string]int{}
 	var kept []version
 	for step := range 20_000 {
 		// The domain shrinks and grows, so that the table does too.
 		key := strconv.Itoa(random.IntN(1 + step%2_000))
 		if random.IntN(5) < 3 {
-			tab, want[key] = tab.with(key, step), step
+			tab, want[key] = tab.with(entryOf[string]{key, step}), step
 		} else {
 			tab = tab.without(key)
 			delete(want, key)
 		}
 		got, ok := tab.get(key)
-		if v, there := want[key]; ok != there || got != v {
-			t.Fatalf("Step %d: key %s is %d, %v, want %d, %v", step, key, got, ok, v, there)
+		if v, there := want[key]; ok != there || got.n != v {
+			t.Fatalf("Step %d: key %s is %d, %v, want %d, %v", step, key, got.n, ok, v, there)
 		}
 		if step%1_000 == 0 {
 			kept = append(kept, version{tab, maps.Clone(want)})
@@ -62,33 +71,33 @@ func TestTableAgainstMap(t *testing.T) {
 }
 
 func TestTableOfNothing(t *testing.T) {
-	var tab table[string, int]
+	var tab table[string, entryOf[string]]
 	if _, ok := tab.get("a"); ok || tab.size != 0 {
 		t.Error("An empty table holds something")
 	}
 	if same := tab.without("a"); same.root != nil || same.size != 0 {
 		t.Error("Taking away from an empty table made something")
 	}
-	one := tab.with("a", 1)
+	one := tab.with(entryOf[string]{"a", 1})
 	if gone := one.without("a"); gone.root != nil || gone.size != 0 {
 		t.Error("A table without its only key still has nodes")
 	}
 	if same := one.without("b"); same != one {
 		t.Error("Taking away what is not there made a new table")
 	}
-	if again := one.with("a", 2); again.size != 1 {
+	if again := one.with(entryOf[string]{"a", 2}); again.size != 1 {
 		t.Errorf("A key that was there counts twice: size %d", again.size)
 	}
 }
 
 func TestTableStopsWhenAsked(t *testing.T) {
-	var tab table[string, int]
+	var tab table[string, entryOf[string]]
 	for i := range 1_000 {
-		tab = tab.with(strconv.Itoa(i), i)
+		tab = tab.with(entryOf[string]{strconv.Itoa(i), i})
 	}
 	for _, most := range []int{1, 2, 999} {
 		seen := 0
-		tab.all(func(string, int) bool {
+		tab.all(func(entryOf[string]) bool {
 			seen++
 			return seen < most
 		})
@@ -113,14 +122,14 @@ func TestTableCollisions(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(3, 4))
-			var root *tableNode[int, int]
+			var root *tableNode[int, entryOf[int]]
 			want := map[int]int{}
 			for step := range 4_000 {
 				key := random.IntN(64)
 				_, there := want[key]
 				if random.IntN(2) == 0 {
 					var added bool
-					if root, added = root.with(0, &tablePair[int, int]{hash: tc.hash(key), key: key, value: step}); added == there {
+					if root, added = root.with(0, &tablePair[int, entryOf[int]]{hash: tc.hash(key), value: entryOf[int]{key, step}}); added == there {
 						t.Fatalf("Step %d: added is %v for a key that is there: %v", step, added, there)
 					}
 					want[key] = step
@@ -130,8 +139,8 @@ func TestTableCollisions(t *testing.T) {
 				}
 				for key := range 64 {
 					v, ok := root.get(tc.hash(key), key)
-					if w, there := want[key]; ok != there || v != w {
-						t.Fatalf("Step %d: key %d is %d, %v, want %d, %v", step, key, v, ok, w, there)
+					if w, there := want[key]; ok != there || v.n != w {
+						t.Fatalf("Step %d: key %d is %d, %v, want %d, %v", step, key, v.n, ok, w, there)
 					}
 				}
 			}

@@ -50,7 +50,32 @@ const (
 )
 
 // converter turns API objects into facts. What it leaves out goes to reject.
-type converter struct{ reject func(Rejection) }
+type converter struct {
+	reject func(Rejection)
+	// ports are nil where nothing that is converted is kept. Their user holds a lock.
+	ports *portLists
+}
+
+// portLists are some of the lists of ports that were converted last: thousands of Services and EndpointSlices have one of a few.
+type portLists struct {
+	known [16][]mcs.Port
+	next  int
+}
+
+// share returns an equal list that is kept already, or this one.
+func (l *portLists) share(ports []mcs.Port) []mcs.Port {
+	if l == nil || len(ports) == 0 {
+		return ports
+	}
+	for _, known := range l.known {
+		if slices.Equal(known, ports) {
+			return known
+		}
+	}
+	l.known[l.next] = slices.Clip(ports)
+	l.next = (l.next + 1) % len(l.known)
+	return ports
+}
 
 // key checks that a namespace and a name can stand in a DNS name.
 func (c converter) key(namespace, name string) (mcs.ServiceKey, bool) {
@@ -113,6 +138,7 @@ func (c converter) service(s *corev1.Service) *mcs.ServiceSpec {
 			out.Ports = append(out.Ports, port)
 		}
 	}
+	out.Ports = c.ports.share(out.Ports)
 	return out
 }
 
@@ -224,6 +250,7 @@ func (c converter) slice(s *discoveryv1.EndpointSlice) *mcs.Slice {
 			out.Ports = append(out.Ports, port)
 		}
 	}
+	out.Ports = c.ports.share(out.Ports)
 	out.Endpoints.Grow(len(s.Endpoints))
 	for i := range s.Endpoints {
 		c.endpoint(&out.Endpoints, &s.Endpoints[i], fits)

@@ -25,7 +25,7 @@ import (
 type rejections []Rejection
 
 func (r *rejections) converter() converter {
-	return converter{func(reason Rejection) { *r = append(*r, reason) }}
+	return converter{reject: func(reason Rejection) { *r = append(*r, reason) }, ports: &portLists{}}
 }
 
 func addrs(texts ...string) []netip.Addr {

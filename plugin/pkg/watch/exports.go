@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"hash/maphash"
 	"maps"
 	"net/netip"
 	"slices"
@@ -40,8 +41,8 @@ type exportFeed struct {
 
 	audience // its lock guards what follows
 	held     map[mcs.ServiceKey]*held
-	// owner tells to which service a held EndpointSlice (namespace, name) belongs.
-	owner map[mcs.ServiceKey]mcs.ServiceKey
+	// strays tells to which service a held EndpointSlice (namespace, name) belongs whose name does not say it; see ownerOf.
+	strays map[mcs.ServiceKey]mcs.ServiceKey
 	// selected is which EndpointSlices were asked for last.
 	selected selection
 	// following is true once Services and EndpointSlices are watched: an export that appears from then on must be fetched.
@@ -59,7 +60,7 @@ type exportFeed struct {
 	fetches, lists uint64
 	limits         limits
 	// addresses are these cluster IPs, with the Services that have them as far as that is known.
-	addresses map[netip.Addr]mcs.ServiceKey
+	addresses map[netip.Addr]holder
 	// kept counts the endpoints held; over is true after something was left out for want of room.
 	kept                       int
 	over                       bool
@@ -76,18 +77,36 @@ type held struct {
 	shard   *mcs.Shard            // what the sinks were told last
 }
 
-// fetched is a fact with its resourceVersion. byFetch tells that a fetch brought it and not the watch.
+// fetched is a fact with its resourceVersion.
 type fetched[T any] struct {
-	fact    T
-	version uint64
-	byFetch bool
+	fact T
+	origin
 }
+
+// origin is a resourceVersion, and in the lowest bit whether a fetch brought it and not the watch. Nothing has more than 63
+// bits of changes.
+type origin uint64
+
+const byFetch origin = 1
+
+func watched(version uint64) origin { return origin(version << 1) }
+
+func (o origin) version() uint64 { return uint64(o >> 1) }
 
 // older reports whether a fetch has brought a newer version already. Within the watch itself, order is order: a
 // resourceVersion that goes back there means that etcd was restored.
-func (f *fetched[T]) older(version uint64) bool {
-	return f.byFetch && version != 0 && version < f.version
+func (o origin) older(version uint64) bool {
+	return o&byFetch != 0 && version != 0 && version < o.version()
 }
+
+// holder stands for the Service that has an address, 0 for one that is not known. Two that differ are equal with a probability
+// of 2^-64.
+type holder uint64
+
+// holderSeed is fixed for the life of the process.
+var holderSeed = maphash.MakeSeed()
+
+func holderOf(key mcs.ServiceKey) holder { return holder(max(1, maphash.Comparable(holderSeed, key))) }
 
 // fetch is one request for the objects of a new export. Its answer may be older than what the watch says meanwhile.
 type fetch struct {
@@ -103,15 +122,15 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 	f := &exportFeed{
 		audience: audience{w: w}, clients: c, partial: true,
 		limits:    limits{maxServices, maxEndpoints},
-		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
+		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }, &portLists{}},
 		group:     mcsGroup{clients: c, plural: "serviceexports"},
 		requests:  make(chan struct{}, 8),
 		reselect:  make(chan struct{}, 1),
 		fetching:  map[mcs.ServiceKey]*fetch{},
 		held:      map[mcs.ServiceKey]*held{},
-		owner:     map[mcs.ServiceKey]mcs.ServiceKey{},
+		strays:    map[mcs.ServiceKey]mcs.ServiceKey{},
 		fresh:     map[mcs.ServiceKey]map[mcs.Identity]time.Time{},
-		addresses: map[netip.Addr]mcs.ServiceKey{},
+		addresses: map[netip.Addr]holder{},
 	}
 	f.recall = f.remember
 	f.retell = f.retellTo
@@ -177,14 +196,14 @@ func (f *exportFeed) remember(facts mcs.Facts) {
 		h := &held{export: shard.Export, service: fetched[*mcs.ServiceSpec]{fact: shard.Service}, shard: shard}
 		for _, s := range shard.Slices {
 			h.slices = append(h.slices, fetched[*mcs.Slice]{fact: s})
-			f.owner[mcs.ServiceKey{Namespace: key.Namespace, Name: s.Name}] = key
+			f.own(mcs.ServiceKey{Namespace: key.Namespace, Name: s.Name}, key)
 			f.kept += s.Endpoints.Len()
 		}
 		f.held[key] = h
 		f.count(shard, 1)
 	}
 	for _, a := range facts.Addresses {
-		f.addresses[a] = mcs.ServiceKey{}
+		f.addresses[a] = 0
 	}
 }
 
@@ -247,7 +266,7 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 	delete(f.fetching, key)
 	for i := range h.slices {
 		id := mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}
-		delete(f.owner, id)
+		delete(f.strays, id)
 		delete(f.fresh, id)
 		f.kept -= h.slices[i].fact.Endpoints.Len()
 	}
@@ -353,6 +372,7 @@ func (f *exportFeed) export(it *item) {
 			return
 		}
 		h = &held{}
+		it.key.Namespace = intern(it.key.Namespace) // it is that of many
 		f.held[it.key] = h
 		if f.following {
 			f.fetch(it.key, h)
@@ -408,7 +428,7 @@ func (f *exportFeed) serviceItem(s *corev1.Service) *item {
 	case f.held[out.key] != nil:
 		out.fact = f.convert.service(s)
 	case f.addressed.Load():
-		out.fact = converter{func(Rejection) {}}.addresses(clusterIPs(s))
+		out.fact = converter{reject: func(Rejection) {}}.addresses(clusterIPs(s))
 	}
 	return out
 }
@@ -429,6 +449,7 @@ func (f *exportFeed) takeAddresses(key mcs.ServiceKey, now mcs.Addresses, extern
 	if !f.addressed.Load() {
 		return
 	}
+	me := holderOf(key)
 	var news, gone []netip.Addr
 	for _, a := range now {
 		if !a.IsValid() {
@@ -437,13 +458,13 @@ func (f *exportFeed) takeAddresses(key mcs.ServiceKey, now mcs.Addresses, extern
 		if _, known := f.addresses[a]; !known {
 			news = append(news, a)
 		}
-		f.addresses[a] = key
+		f.addresses[a] = me
 	}
 	for a, owner := range f.addresses {
 		if !external {
 			break
 		}
-		if owner == key {
+		if owner == me {
 			delete(f.addresses, a)
 			gone = append(gone, a)
 		}
@@ -455,7 +476,7 @@ func (f *exportFeed) takeAddresses(key mcs.ServiceKey, now mcs.Addresses, extern
 func (f *exportFeed) freeAddresses(key mcs.ServiceKey, had mcs.Addresses) {
 	var gone []netip.Addr
 	for _, a := range had {
-		if owner, known := f.addresses[a]; known && (owner == key || owner == mcs.ServiceKey{}) {
+		if owner, known := f.addresses[a]; known && (owner == 0 || owner == holderOf(key)) {
 			delete(f.addresses, a)
 			gone = append(gone, a)
 		}
@@ -477,14 +498,14 @@ func (f *exportFeed) replaceAddresses(items []any) {
 	if !f.addressed.Load() {
 		return
 	}
-	now := make(map[netip.Addr]mcs.ServiceKey, len(items))
+	now := map[netip.Addr]holder{}
 	var news, gone []netip.Addr
 	for _, obj := range items {
 		for _, a := range addressesOf(obj.(*item)) {
 			if _, twice := now[a]; !a.IsValid() || twice {
 				continue
 			}
-			now[a] = obj.(*item).key
+			now[a] = holderOf(obj.(*item).key)
 			if _, known := f.addresses[a]; !known {
 				news = append(news, a)
 			}
@@ -509,7 +530,7 @@ func (f *exportFeed) setService(obj any) {
 	it := f.serviceItem(s)
 	f.takeAddresses(it.key, addressesOf(it), s.Spec.Type == corev1.ServiceTypeExternalName)
 	if h := f.held[it.key]; h != nil && !h.service.older(it.version) {
-		h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, false}
+		h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), watched(it.version)}
 		f.tell(it.key, h, time.Time{})
 	}
 }
@@ -549,7 +570,7 @@ func (f *exportFeed) replaceServices(items []any) {
 		// Without a fact when the export is newer than the list: then there is a fetch, under way or finished since.
 		if it := there[key]; it != nil {
 			if spec, ok := it.fact.(*mcs.ServiceSpec); ok {
-				h.service = fetched[*mcs.ServiceSpec]{spec, it.version, false}
+				h.service = fetched[*mcs.ServiceSpec]{spec, watched(it.version)}
 			}
 		}
 		f.settle(key, h, f.servicesBegan)
@@ -616,11 +637,11 @@ func (f *exportFeed) setSlice(obj any) {
 	defer f.mu.Unlock()
 	it := f.sliceItem(s)
 	f.pass(it)
-	if owner, there := f.owner[it.id()]; there && (owner != it.key || it.fact == nil) && !f.takeSlice(owner, it) {
+	if owner, there := f.ownerOf(it.id()); there && (owner != it.key || it.fact == nil) && !f.takeSlice(owner, it) {
 		return
 	}
 	if h := f.held[it.key]; h != nil && it.fact != nil {
-		f.putSlice(h, it, false, nil)
+		f.putSlice(h, it, watched(it.version), nil)
 		f.tell(it.key, h, it.fact.(sliceFact).changed)
 	}
 }
@@ -639,7 +660,7 @@ func (f *exportFeed) removeSlice(obj any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pass(it)
-	if owner, there := f.owner[it.id()]; there {
+	if owner, there := f.ownerOf(it.id()); there {
 		f.takeSlice(owner, it)
 	}
 }
@@ -653,7 +674,7 @@ func (f *exportFeed) takeSlice(owner mcs.ServiceKey, it *item) bool {
 	}
 	f.kept -= h.slices[at].fact.Endpoints.Len()
 	h.slices = slices.Delete(h.slices, at, at+1)
-	delete(f.owner, it.id())
+	delete(f.strays, it.id())
 	delete(f.fresh, it.id())
 	f.makeRoom()
 	f.tell(owner, h, time.Time{})
@@ -675,8 +696,8 @@ func (f *exportFeed) makeRoom() {
 }
 
 // putSlice adds or replaces a slice. was is what a full list replaces, nil otherwise.
-func (f *exportFeed) putSlice(h *held, it *item, byFetch bool, was *mcs.Slice) {
-	entry := fetched[*mcs.Slice]{it.fact.(sliceFact).slice, it.version, byFetch}
+func (f *exportFeed) putSlice(h *held, it *item, from origin, was *mcs.Slice) {
+	entry := fetched[*mcs.Slice]{it.fact.(sliceFact).slice, from}
 	at, there := h.find(it.name)
 	more := entry.fact.Endpoints.Len()
 	if there {
@@ -688,7 +709,7 @@ func (f *exportFeed) putSlice(h *held, it *item, byFetch bool, was *mcs.Slice) {
 	}
 	switch {
 	case !there:
-		if !byFetch {
+		if from&byFetch == 0 {
 			f.freshen(it.id(), was, entry.fact)
 		}
 		h.slices = slices.Insert(h.slices, at, entry)
@@ -699,7 +720,34 @@ func (f *exportFeed) putSlice(h *held, it *item, byFetch bool, was *mcs.Slice) {
 		h.slices[at] = entry
 	}
 	f.kept += more
-	f.owner[it.id()] = it.key
+	f.own(it.id(), it.key)
+}
+
+// own notes to which service a slice belongs, where its name does not say it. Controllers name slices by the service, a hyphen
+// and something random, and there are many.
+func (f *exportFeed) own(id, key mcs.ServiceKey) {
+	if rest, begins := strings.CutPrefix(id.Name, key.Name); begins && strings.HasPrefix(rest, "-") {
+		delete(f.strays, id)
+	} else {
+		f.strays[id] = key
+	}
+}
+
+// ownerOf returns the service to which a held slice belongs.
+func (f *exportFeed) ownerOf(id mcs.ServiceKey) (mcs.ServiceKey, bool) {
+	if key, there := f.strays[id]; there {
+		return key, true
+	}
+	key := id
+	for at := strings.LastIndexByte(key.Name, '-'); at > 0; at = strings.LastIndexByte(key.Name, '-') {
+		key.Name = key.Name[:at]
+		if h := f.held[key]; h != nil {
+			if _, there := h.find(id.Name); there {
+				return key, true
+			}
+		}
+	}
+	return mcs.ServiceKey{}, false
 }
 
 func (h *held) find(name string) (int, bool) {
@@ -712,7 +760,7 @@ func (f *exportFeed) replaceSlices(items []any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lists++
-	clear(f.owner)
+	clear(f.strays)
 	was := map[mcs.ServiceKey]*mcs.Slice{}
 	for key, h := range f.held {
 		for i := range h.slices {
@@ -723,11 +771,11 @@ func (f *exportFeed) replaceSlices(items []any) {
 	f.kept = 0
 	for _, obj := range items {
 		if it := obj.(*item); it.fact != nil && f.held[it.key] != nil {
-			f.putSlice(f.held[it.key], it, false, was[it.id()])
+			f.putSlice(f.held[it.key], it, watched(it.version), was[it.id()])
 		}
 	}
 	maps.DeleteFunc(f.fresh, func(id mcs.ServiceKey, _ map[mcs.Identity]time.Time) bool {
-		_, there := f.owner[id]
+		_, there := f.ownerOf(id)
 		return !there
 	})
 	for key, h := range f.held {
@@ -825,8 +873,8 @@ func (f *exportFeed) fetchedAll(key mcs.ServiceKey, mine *fetch, service *corev1
 	if service != nil {
 		it := f.serviceItem(service)
 		deleted := mine.serviceGone != nil && it.version <= *mine.serviceGone
-		if !deleted && it.version >= h.service.version {
-			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), it.version, true}
+		if !deleted && it.version >= h.service.version() {
+			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), watched(it.version) | byFetch}
 		}
 	}
 	for i := range list {
@@ -845,11 +893,11 @@ func (f *exportFeed) fetchedSlice(key mcs.ServiceKey, h *held, mine *fetch, s *d
 	if seen, ok := mine.passed[it.name]; ok && it.version <= seen {
 		return
 	}
-	if at, there := h.find(it.name); there && h.slices[at].version >= it.version {
+	if at, there := h.find(it.name); there && h.slices[at].version() >= it.version {
 		return
 	}
-	if owner, there := f.owner[it.id()]; there && owner != key && !f.takeSlice(owner, it) {
+	if owner, there := f.ownerOf(it.id()); there && owner != key && !f.takeSlice(owner, it) {
 		return
 	}
-	f.putSlice(h, it, true, nil)
+	f.putSlice(h, it, watched(it.version)|byFetch, nil)
 }

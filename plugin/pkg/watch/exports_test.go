@@ -93,8 +93,8 @@ func TestExportFeed(t *testing.T) {
 			m.events()
 			m.listAll(theServices)
 			m.listAll(theSlices)
-			if len(m.feed.held) != 1 || len(m.feed.owner) != 0 || len(m.feed.held[a].slices) != 0 {
-				m.t.Errorf("The feed holds %d services and %d slices", len(m.feed.held), len(m.feed.owner))
+			if len(m.feed.held) != 1 || m.owners() != 0 || len(m.feed.held[a].slices) != 0 {
+				m.t.Errorf("The feed holds %d services and %d slices", len(m.feed.held), m.owners())
 			}
 			if fact := m.feed.compactService(service("shop", "n0", "10.0.0.9")).(*item).fact; fact != nil {
 				m.t.Errorf("Of a full list it would keep %v", fact)
@@ -486,7 +486,7 @@ func TestExportFeed(t *testing.T) {
 			m.sync()
 			m.feed.clear()
 			m.sees("after", nothing, nothing)
-			if len(m.feed.owner) != 0 {
+			if m.owners() != 0 {
 				m.t.Error("A slice has an owner")
 			}
 			m.del(theExports, a)

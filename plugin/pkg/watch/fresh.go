@@ -71,7 +71,7 @@ func (f *exportFeed) unmark(id mcs.ServiceKey, since map[mcs.Identity]time.Time)
 	if len(since) == 0 {
 		delete(f.fresh, id)
 	}
-	service := f.owner[id]
+	service, _ := f.ownerOf(id)
 	h := f.held[service]
 	at, there := h.find(id.Name)
 	if !there {

@@ -55,14 +55,14 @@ func TestFreshEnds(t *testing.T) {
 			audience: audience{w: &Watcher{}},
 			limits:   limits{maxServices, maxEndpoints},
 			held:     map[mcs.ServiceKey]*held{key: {}},
-			owner:    map[mcs.ServiceKey]mcs.ServiceKey{},
+			strays:   map[mcs.ServiceKey]mcs.ServiceKey{},
 			fresh:    map[mcs.ServiceKey]map[mcs.Identity]time.Time{},
 		}
 		f.level.Store(levelSynced)
 		put := func(version uint64, endpoints ...mcs.Endpoint) {
 			it := &item{namespace: "shop", name: "web-a", key: key, version: version,
 				fact: sliceFact{slice: &mcs.Slice{Name: "web-a", Endpoints: mcs.Pack(endpoints...)}}}
-			f.putSlice(f.held[key], it, false, nil)
+			f.putSlice(f.held[key], it, watched(version), nil)
 			f.tell(key, f.held[key], time.Time{})
 		}
 		conditions := func() (out []mcs.Conditions) {

@@ -26,7 +26,7 @@ func (c Connection) ServiceInFront(ctx context.Context, namespace string, self [
 		return nil, c.access.conceal(fmt.Errorf("the Service in front of this server: %w", err))
 	}
 	var found []netip.Addr
-	convert := converter{func(Rejection) {}}
+	convert := converter{reject: func(Rejection) {}}
 	for i := range list.Items {
 		s := &list.Items[i]
 		name := s.Labels[labelServiceName]

@@ -45,7 +45,7 @@ type heldImport struct {
 func newImportFeed(w *Watcher, c clients) *importFeed {
 	f := &importFeed{
 		audience: audience{w: w}, clients: c, partial: true,
-		convert: converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
+		convert: converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }, &portLists{}},
 		group:   mcsGroup{clients: c, plural: "serviceimports"},
 		held:    map[mcs.ServiceKey]*heldImport{},
 		owner:   map[mcs.ServiceKey]mcs.ServiceKey{},

@@ -92,7 +92,7 @@ type nodeFeed struct {
 func newNodeFeed(w *Watcher, c clients) *nodeFeed {
 	return &nodeFeed{
 		w: w, clients: c, sink: w.spec.Places,
-		convert: converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
+		convert: converter{reject: func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }},
 		nodes:   map[string]*Node{}, places: map[mcs.ServiceKey][]Place{},
 	}
 }
