@@ -37,6 +37,7 @@ const (
 )
 
 func queriesUnder(updates int) figure { return underUpdates(updates, "queries/s") }
+func cpuUnder(updates int) figure     { return underUpdates(updates, "CPU per query, us") }
 func medianUnder(updates int) figure  { return underUpdates(updates, "p50 at 5,000 q/s, us") }
 func p99Under(updates int) figure     { return underUpdates(updates, "p99 at 5,000 q/s, us") }
 
@@ -53,7 +54,7 @@ func figures() []figure {
 		syncTime, received, facts, factsEach, compiled, compiledEach, residentPeak, resident,
 		shownMedian, shown99, commonMedian, common99, eventMean, workMean, cpuPerUpdate,
 	}
-	for _, of := range []func(int) figure{queriesUnder, medianUnder, p99Under} {
+	for _, of := range []func(int) figure{queriesUnder, cpuUnder, medianUnder, p99Under} {
 		for _, updates := range rates {
 			all = append(all, of(updates))
 		}
@@ -78,6 +79,8 @@ type Results struct {
 	Versions []string
 	Worlds   []World
 	Return   Return
+	// Empty is the live heap of a server whose members have no services, in octets.
+	Empty int64
 	// Notes are sentences about what was not measured, and why.
 	Notes []string
 }
@@ -205,8 +208,9 @@ func (r *Return) write(w io.Writer, o Options) {
 func (r *Results) Document(at time.Time) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Scale\n\nWritten by `make scale` on %s.\n\n", at.UTC().Format("2 January 2006"))
-	fmt.Fprintf(&b, "* Machine: %s\n* Versions: %s\n* Worlds: %d members, services of %d endpoints; one run\n\n",
-		measure.Machine(), strings.Join(r.Versions, ", "), r.Options.Members, endpointsEach)
+	fmt.Fprintf(&b, "* Machine: %s\n* Versions: %s\n* Worlds: %d members, services of %d endpoints; one run\n"+
+		"* Live heap of a server whose members have no services: %s MB\n\n",
+		measure.Machine(), strings.Join(r.Versions, ", "), r.Options.Members, endpointsEach, measure.Short(float64(r.Empty)/1e6))
 	r.Write(&b)
 	b.WriteString(reading)
 	return b.Bytes()
@@ -235,7 +239,9 @@ column compares the largest world with the smallest. Live heap does not depend o
   EndpointSlice until the snapshot is published.
 * CPU per update: what the process uses while nobody asks.
 * Queries: from here on the server has one processor, who asks another one, the members both. p50 and p99 are those at 5,000
-  questions per second, from the moment at which a question was due; queries/s is what is answered as fast as it goes.
+  questions per second, from the moment at which a question was due; queries/s is what is answered as fast as it goes, and CPU
+  per query what that costs the server's process, with the updates that come meanwhile. Where queries/s falls and CPU per query
+  does not rise, others had the processor.
 * The return of an API server: many servers watch one cluster that goes away without a word, refuses connections for a while,
   and comes back without a memory of what happened before. They are members of one process that are all this
   cluster, each with a connection of its own. Requests are all but watches; a list that is streamed is a watch.

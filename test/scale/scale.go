@@ -86,6 +86,7 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 	if s.empty, err = s.measureEmpty(ctx); err != nil {
 		return nil, fmt.Errorf("members without services: %w", err)
 	}
+	r.Empty = s.empty
 	for _, world := range worlds {
 		for _, endpoints := range o.Endpoints {
 			w := members.World{Members: o.Members, Services: endpoints / o.Members / endpointsEach, Endpoints: endpointsEach, Same: world.same}

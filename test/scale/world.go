@@ -237,10 +237,10 @@ func (s *scale) ask(ctx context.Context, name string, b *bench, f Figures) error
 		return err
 	}
 	for _, updates := range rates {
-		var answered float64
+		var flooded flood
 		var took []time.Duration
 		err := b.whileUpdating(ctx, updates, func() (err error) {
-			if answered, err = s.flood(b, questions); err != nil {
+			if flooded, err = s.flood(b, questions); err != nil {
 				return err
 			}
 			took, err = measure.Steady(b.server.Port("DNS"), questions, rate, s.Burst)
@@ -253,7 +253,7 @@ func (s *scale) ask(ctx context.Context, name string, b *bench, f Figures) error
 		case err != nil:
 			return fmt.Errorf("ask under %d updates/s: %w", updates, err)
 		default:
-			f[queriesUnder(updates)] = answered
+			f[queriesUnder(updates)], f[cpuUnder(updates)] = flooded.perSecond, flooded.cpu
 			f[medianUnder(updates)], f[p99Under(updates)] = quantile(took, 0.5)*1e3, quantile(took, 0.99)*1e3
 		}
 	}
@@ -273,20 +273,32 @@ func (b *bench) whileUpdating(ctx context.Context, perSecond int, do func() erro
 	return err
 }
 
-// flood returns how many questions per second are answered when they come as fast as answers go.
-func (s *scale) flood(b *bench, questions []measure.Question) (perSecond float64, err error) {
+// flood is how many questions per second are answered when they come as fast as answers go, and what one costs the server in
+// microseconds.
+type flood struct{ perSecond, cpu float64 }
+
+func (s *scale) flood(b *bench, questions []measure.Question) (f flood, err error) {
 	g, err := measure.NewGenerator(b.server.Port("DNS"), questions)
 	if err != nil {
-		return 0, err
+		return f, err
 	}
 	err = measure.OnThread(func() error {
 		if _, err := g.Flood(measure.Warm); err != nil {
 			return err
 		}
 		began := time.Now()
+		before, err := measure.CPUTime(b.server.PID())
+		if err != nil {
+			return err
+		}
 		n, err := g.Flood(s.Burst)
-		perSecond = float64(n) / time.Since(began).Seconds()
+		if err != nil {
+			return err
+		}
+		f.perSecond = float64(n) / time.Since(began).Seconds()
+		after, err := measure.CPUTime(b.server.PID())
+		f.cpu = float64((after - before).Nanoseconds()) / 1e3 / float64(max(n, 1))
 		return err
 	})
-	return perSecond, errors.Join(err, g.CheckLost(), g.Close())
+	return f, errors.Join(err, g.CheckLost(), g.Close())
 }
