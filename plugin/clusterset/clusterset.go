@@ -78,6 +78,7 @@ func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	a.state.W, a.state.Req, a.qname, a.qtype = w, r, asked.Name, asked.Qtype
 	qname := strings.ToLower(asked.Name)
 	relative := len(qname) - len(c.zones[zone])
+	a.lower = qname == asked.Name
 	a.zone = a.qname[relative:] // in the case that was asked
 	a.name = parseName(strings.TrimSuffix(qname[:relative], "."))
 	a.resolve()
@@ -143,8 +144,12 @@ type answer struct {
 	state  request.Request
 	client topology.Client
 	plan   *balance.Plan
-	draw   balance.Draw
+	draw   balance.Draw // see drawn
 	choice balance.Choice
+
+	isDrawn bool
+	// lower is true when the name was asked in lower case.
+	lower bool
 
 	service *mcs.Service
 	rcode   int
@@ -283,14 +288,17 @@ func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 	if s.Type == mcs.Headless {
 		most = a.most(of)
 	}
-	a.choice = a.plan.Pick(a.draw, of, most)
-	known := preparedOf(a.plan, s.Key, a.zones)
-	if a.choice.Set < 0 || known.owners[a.zoneIndex] != a.qname { // asked in another case
+	var sole bool
+	if a.choice, sole = a.plan.Sole(of, most); !sole {
+		a.choice = a.plan.Pick(a.drawn(s), of, most)
+	}
+	if a.choice.Set < 0 || !a.lower { // the owner is written as it was asked
 		a.addresses(a.choose(s, of))
 		return
 	}
+	known := preparedOf(a.plan, len(a.zones))
 	slot := known.slot(a.zoneIndex, a.choice.Set, a.qtype)
-	records := known.records[slot].Load()
+	records := known.at(slot).Load()
 	if records == nil {
 		addrs := a.choose(s, of)
 		a.addresses(addrs)
@@ -309,7 +317,7 @@ func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 // always is how many addresses most allows however little room there is.
 const always = 1
 
-// decide finds the plan and the draw for this client and service.
+// decide finds the plan for this client and service.
 func (a *answer) decide(s *mcs.Service) {
 	if a.plan != nil {
 		return
@@ -321,7 +329,15 @@ func (a *answer) decide(s *mcs.Service) {
 		at.Region = view.Regions[at.Cluster]
 	}
 	a.plan = a.policy.Plan(s, view, *at)
-	a.draw = balance.NewDraw(a.client.Addr, s.Key, time.Now(), time.Duration(a.ttl)*time.Second, s.ClientIPAffinity)
+}
+
+// drawn makes the draw for this client and service.
+func (a *answer) drawn(s *mcs.Service) balance.Draw {
+	if !a.isDrawn {
+		a.isDrawn = true
+		a.draw = balance.NewDraw(a.client.Addr, s.Key, time.Now(), time.Duration(a.ttl)*time.Second, s.ClientIPAffinity)
+	}
+	return a.draw
 }
 
 // choose returns the addresses of one family that this client is given.
@@ -339,7 +355,7 @@ func (a *answer) choose(s *mcs.Service, of balance.Family) (addrs []netip.Addr) 
 		return addrs
 	default:
 		a.decide(s)
-		addrs, a.choice = a.plan.Addresses(nil, a.draw, of)
+		addrs, a.choice = a.plan.Addresses(nil, a.drawn(s), of)
 		return addrs
 	}
 }
@@ -348,7 +364,7 @@ func (a *answer) choose(s *mcs.Service, of balance.Family) (addrs []netip.Addr) 
 func (a *answer) backends(s *mcs.Service, of balance.Family, most int) []*mcs.Backend {
 	a.decide(s)
 	var indices []int32
-	indices, a.choice = a.plan.Backends(nil, a.draw, of, most)
+	indices, a.choice = a.plan.Backends(nil, a.drawn(s), of, most)
 	out := make([]*mcs.Backend, len(indices))
 	for i, at := range indices {
 		out[i] = &s.Backends[at]

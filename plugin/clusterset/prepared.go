@@ -6,40 +6,48 @@ import (
 	"unsafe"
 	"weak"
 
-	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
-	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
 // prepared holds address records of one plan that were made for a query before. Answers share the records: no plugin of
 // CoreDNS changes a record that it did not make or copy (a test asks through those that might). They do not share the slice,
 // which loadbalance and dnssec may change.
 type prepared struct {
-	owners  []string // by zone
-	records []atomicRecords
+	zones int
+	// first are the slots of services with one answer and one zone, which are most; more are the others.
+	first [2]atomicRecords
+	more  []atomicRecords
 }
 
 type atomicRecords = atomic.Pointer[[]dns.RR]
 
 // slot is the place of an answer among all of the plan: of a zone, a balance.Choice.Set and a family.
 func (p *prepared) slot(zone, set int, qtype uint16) int {
-	slot := 2 * (set*len(p.owners) + zone)
+	slot := 2 * (set*p.zones + zone)
 	if qtype == dns.TypeAAAA {
 		slot++
 	}
 	return slot
 }
 
+// at returns the records of a slot.
+func (p *prepared) at(slot int) *atomicRecords {
+	if slot < len(p.first) {
+		return &p.first[slot]
+	}
+	return &p.more[slot-len(p.first)]
+}
+
 // preparedOf returns what is prepared of a plan. It lives as long as the plan does.
-func preparedOf(plan *balance.Plan, key mcs.ServiceKey, zones plugin.Zones) *prepared {
+func preparedOf(plan *balance.Plan, zones int) *prepared {
 	if p, ok := plan.Memo.Load().(*prepared); ok {
 		return p
 	}
-	p := &prepared{records: make([]atomicRecords, 2*plan.Sets*len(zones))}
-	for _, zone := range zones {
-		p.owners = append(p.owners, key.Name+"."+key.Namespace+".svc."+zone)
+	p := &prepared{zones: zones}
+	if n := 2*plan.Sets*zones - len(p.first); n > 0 {
+		p.more = make([]atomicRecords, n)
 	}
 	plan.Memo.Store(p) // of two queries that do this at once one loses its work
 	return p
@@ -70,7 +78,7 @@ func (s *stock) keep(p *prepared, slot int, records []dns.RR) {
 		return
 	}
 	defer s.mu.Unlock()
-	if !p.records[slot].CompareAndSwap(nil, &records) {
+	if !p.at(slot).CompareAndSwap(nil, &records) {
 		return
 	}
 	k := stocked{weak.Make(p), slot, sizeOf(records)}
@@ -79,7 +87,7 @@ func (s *stock) keep(p *prepared, slot int, records []dns.RR) {
 		oldest := s.queue[0]
 		s.used -= oldest.bytes
 		if p := oldest.of.Value(); p != nil {
-			p.records[oldest.slot].Store(nil)
+			p.at(oldest.slot).Store(nil)
 		}
 	}
 }

@@ -92,9 +92,9 @@ func TestPreparedRecordsAreBounded(t *testing.T) {
 	process.prepared.most = 10 * one
 	kept := func() (n int) {
 		for s := range w.snapshot.Load().Services {
-			p := preparedOf(c.policy.Plan(s, c.view.current(c), topology.Locality{}), s.Key, c.zones)
-			for i := range p.records {
-				if p.records[i].Load() != nil {
+			p := preparedOf(c.policy.Plan(s, c.view.current(c), topology.Locality{}), len(c.zones))
+			for i := range len(p.first) + len(p.more) {
+				if p.at(i).Load() != nil {
 					n++
 				}
 			}
@@ -116,14 +116,14 @@ func TestPreparedRecordsEndWithTheirPlan(t *testing.T) {
 	s := stock{most: 1 << 20}
 	records := []dns.RR{&dns.A{}}
 	func() {
-		s.keep(&prepared{records: make([]atomicRecords, 2)}, 1, records)
+		s.keep(&prepared{}, 1, records)
 	}()
 	runtime.GC()
 	if s.queue[0].of.Value() != nil {
 		t.Error("What is prepared is kept when nothing needs it any more")
 	}
 	s.most = s.used
-	s.keep(&prepared{records: make([]atomicRecords, 2)}, 0, records)
+	s.keep(&prepared{}, 0, records)
 	if len(s.queue) != 1 || s.used != sizeOf(records) {
 		t.Errorf("%d answers of %d bytes are counted, want one", len(s.queue), s.used)
 	}
@@ -131,11 +131,11 @@ func TestPreparedRecordsEndWithTheirPlan(t *testing.T) {
 
 func TestNoQueryWaitsToKeepRecords(t *testing.T) {
 	s := stock{most: 1 << 20}
-	p := &prepared{records: make([]atomicRecords, 1)}
+	p := &prepared{}
 	s.mu.Lock()
 	s.keep(p, 0, []dns.RR{&dns.A{}})
 	s.mu.Unlock()
-	if p.records[0].Load() != nil {
+	if p.at(0).Load() != nil {
 		t.Error("Records were kept while another query had the lock")
 	}
 }

@@ -31,17 +31,39 @@ const (
 	sizeSRV  = 12 + 6
 )
 
-// addressRecords makes A or AAAA records, all with the same owner and TTL.
+// record4 and record6 are records with their addresses.
+type record4 struct {
+	dns.A
+	ip [4]byte
+}
+
+type record6 struct {
+	dns.AAAA
+	ip [16]byte
+}
+
+// addressRecords makes A or AAAA records, all with the same owner and TTL. Those of a family stand in one place of memory.
 func addressRecords(to []dns.RR, owner string, ttl uint32, addrs []netip.Addr) []dns.RR {
 	to = slices.Grow(to, len(addrs))
+	four := 0
 	for _, a := range addrs {
 		if a.Is4() {
-			ip := a.As4()
-			to = append(to, &dns.A{Hdr: header(owner, dns.TypeA, ttl), A: ip[:]})
-		} else {
-			ip := a.As16()
-			to = append(to, &dns.AAAA{Hdr: header(owner, dns.TypeAAAA, ttl), AAAA: ip[:]})
+			four++
 		}
+	}
+	records4, records6 := make([]record4, 0, four), make([]record6, 0, len(addrs)-four)
+	for _, a := range addrs {
+		if a.Is4() {
+			records4 = append(records4, record4{ip: a.As4()})
+			r := &records4[len(records4)-1]
+			r.Hdr, r.A.A = header(owner, dns.TypeA, ttl), r.ip[:]
+			to = append(to, &r.A)
+			continue
+		}
+		records6 = append(records6, record6{ip: a.As16()})
+		r := &records6[len(records6)-1]
+		r.Hdr, r.AAAA.AAAA = header(owner, dns.TypeAAAA, ttl), r.ip[:]
+		to = append(to, &r.AAAA)
 	}
 	return to
 }

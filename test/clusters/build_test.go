@@ -147,7 +147,7 @@ func TestRootHoldsTheMainModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(root, "deploy", "rbac", "member.yaml")); err != nil {
+	if _, err := os.Stat(filepath.Join(root, "deploy", "member", "rbac.yaml")); err != nil {
 		t.Error(err)
 	}
 	if _, ok := moduleAbove(t.TempDir(), mainModule); ok {

@@ -1,6 +1,6 @@
 // Package clusters builds, starts and stops real Kubernetes control planes without kubelets: for each named cluster an
 // etcd, a kube-apiserver with RBAC and, on request, a kube-controller-manager, on loopback ports, with the CRDs of the
-// Multi-Cluster Services API, the server's RBAC (deploy/rbac) and a kubeconfig for the server. The demo, the tests and
+// Multi-Cluster Services API, the server's RBAC (of deploy) and a kubeconfig for the server. The demo, the tests and
 // the benchmarks all stand on it.
 //
 // API servers can be killed, restarted with their data, paused and resumed; data can be copied, restored and wiped. On Linux every program dies with the
@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,8 +31,11 @@ import (
 const (
 	// startTimeout bounds every wait for a program or for the CRDs. An idle machine needs 3 s; a loaded one has time.
 	startTimeout = 2 * time.Minute
-	// accountName is the ServiceAccount, and the namespace, of deploy/rbac/member.yaml.
-	accountName = "clusterset-dns"
+	// accountNamespace has the ServiceAccounts, and memberAccount is the one of deploy/member, serverAccount that of
+	// deploy/beside.
+	accountNamespace = "clusterset-dns"
+	memberAccount    = "clusterset-dns"
+	serverAccount    = "clusterset-dns-server"
 	// tokenValidity is longer than any demo stays up.
 	tokenValidity = 30 * 24 * time.Hour
 	// networks is how many default service networks there are: 10.96 to 10.255.
@@ -49,10 +53,14 @@ type Options struct {
 	// ControllerManager adds a kube-controller-manager that makes EndpointSlices from Pods, ends the deletion of
 	// namespaces and collects garbage. Without it EndpointSlices are written by hand and namespaces stay terminating.
 	ControllerManager bool
+	// Controllers are further ones that kube-controller-manager runs, such as "deployment-controller".
+	Controllers []string
 	// CRDs says which versions of the MCS API are served from the start. ApplyCRDs changes it later.
 	CRDs CRDMode
 	// Remote gives the server's account only the rights that it needs in a cluster that is not its own.
 	Remote bool
+	// Bare leaves out all of deploy: there are no rights for the server, and no Kubeconfig.
+	Bare bool
 	// Flags are further flags of kube-apiserver.
 	Flags []string
 	// Dir is the data folder. One that is given is kept by Stop, and a later cluster with the same folder has its
@@ -303,8 +311,12 @@ func (c *Cluster) startControllerManager(context.Context) error {
 	}
 	p, err := startProcess(c.dir, c.binaries.ControllerManager, []string{
 		"--kubeconfig=" + c.AdminKubeconfig(),
-		"--controllers=endpointslice-controller,endpointslice-mirroring-controller,namespace-controller," +
-			"serviceaccount-controller,garbage-collector-controller",
+		"--controllers=" + strings.Join(append([]string{
+			"endpointslice-controller", "endpointslice-mirroring-controller", "namespace-controller",
+			"serviceaccount-controller", "garbage-collector-controller",
+		}, c.options.Controllers...), ","),
+		"--service-account-private-key-file=" + filepath.Join(c.dir, accountKeyFile),
+		"--root-ca-file=" + filepath.Join(c.dir, servingCertFile),
 		"--leader-elect=false", // it would give up when the API server is away
 		"--secure-port=0",
 		"--kube-api-qps=1000",
@@ -325,16 +337,26 @@ func (c *Cluster) install(ctx context.Context) error {
 	if err := c.ApplyCRDs(ctx, c.options.CRDs); err != nil {
 		return err
 	}
+	if !c.options.Bare {
+		if err := c.installRights(ctx); err != nil {
+			return err
+		}
+	}
+	return c.untilControlled(ctx)
+}
+
+// installRights applies the RBAC of deploy and makes the server's kubeconfig.
+func (c *Cluster) installRights(ctx context.Context) error {
 	root, err := Root()
 	if err != nil {
 		return err
 	}
-	names := []string{"member.yaml"}
+	names, account := []string{"member/rbac.yaml"}, memberAccount
 	if !c.options.Remote {
-		names = append(names, "local.yaml", "secrets.yaml")
+		names, account = append(names, "base/local.yaml", "base/secrets.yaml", "beside/rbac.yaml"), serverAccount
 	}
 	for _, name := range names {
-		manifests, err := os.ReadFile(filepath.Join(root, "deploy", "rbac", name))
+		manifests, err := os.ReadFile(filepath.Join(root, "deploy", filepath.FromSlash(name)))
 		if err != nil {
 			return err
 		}
@@ -342,22 +364,19 @@ func (c *Cluster) install(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.writeServerKubeconfig(ctx); err != nil {
-		return err
-	}
-	return c.untilControlled(ctx)
+	return c.WriteKubeconfig(ctx, accountNamespace, account, c.Kubeconfig())
 }
 
-// writeServerKubeconfig asks for a token of the server's account and writes its kubeconfig.
-func (c *Cluster) writeServerKubeconfig(ctx context.Context) error {
+// WriteKubeconfig asks for a token of a ServiceAccount and writes a kubeconfig with it to a path. Its only context has the
+// name of the cluster.
+func (c *Cluster) WriteKubeconfig(ctx context.Context, namespace, account, path string) error {
 	seconds := int64(tokenValidity / time.Second)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
-	accounts := c.clientset.CoreV1().ServiceAccounts(accountName)
-	token, err := accounts.CreateToken(ctx, accountName, request, metav1.CreateOptions{})
+	token, err := c.clientset.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("request a token for the server: %w", err)
+		return fmt.Errorf("request a token of %s/%s: %w", namespace, account, err)
 	}
-	return c.credentials.writeKubeconfig(c.Kubeconfig(), c.name, accountName, c.URL(), token.Status.Token)
+	return c.credentials.writeKubeconfig(path, c.name, namespace, c.URL(), token.Status.Token)
 }
 
 // untilControlled waits for the first thing that a working controller manager makes.
@@ -388,8 +407,8 @@ func (c *Cluster) Admin() *rest.Config { return rest.CopyConfig(c.admin) }
 // AdminKubeconfig returns the path of a kubeconfig that may do everything.
 func (c *Cluster) AdminKubeconfig() string { return filepath.Join(c.dir, adminKubeconfigFile) }
 
-// Kubeconfig returns the path of the DNS server's kubeconfig: a ServiceAccount token with exactly the roles of
-// deploy/rbac, member and local. Its only context has the name of the cluster.
+// Kubeconfig returns the path of the DNS server's kubeconfig: a token of the ServiceAccount of deploy/beside with exactly the
+// roles that it has there, or, in a Remote cluster, of that of deploy/member. Its only context has the name of the cluster.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.dir, dnsKubeconfigFile) }
 
 // ClientCertificate returns a new client certificate for a user, valid until the given time, and its key, both PEM.

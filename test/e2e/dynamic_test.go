@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// membersNamespace is where the Secrets about members are, as deploy/rbac/secrets.yaml has it.
+// membersNamespace is where the Secrets about members are, as deploy/base/secrets.yaml has it.
 const membersNamespace = "clusterset-members"
 
 // describe creates or replaces the Secret about a member in east, or removes it when there are no pairs.

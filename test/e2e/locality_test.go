@@ -97,7 +97,7 @@ func where(s *server.Server, from, subnet, want string, scope uint8) func(contex
 	}
 }
 
-// Clients are told apart by the Nodes and EndpointSlices of a real API server, read with the rights of deploy/rbac.
+// Clients are told apart by the Nodes and EndpointSlices of a real API server, read with the rights that deploy gives.
 func TestClientsAreLocated(t *testing.T) {
 	makeNode(t, east, "n1", "eu-a", "127.0.1.1", "127.1.1.0/24")
 	makeNode(t, east, "n2", "eu-b", "127.0.2.1", "10.1.2.0/24")

@@ -382,7 +382,6 @@ func start(t *testing.T) examples.Places {
 		},
 		Targets:  map[string]string{"east": target, "west": target, "north": target},
 		Upstream: upstream(t),
-		State:    t.TempDir(),
 		Members:  describe(t, east, west),
 	}
 }
@@ -465,6 +464,7 @@ func upstream(t *testing.T) string {
 // serve runs the server with a Corefile as an operator would have it.
 func serve(t *testing.T, corefile string, places examples.Places) *server.Server {
 	t.Helper()
+	places.State = t.TempDir()
 	filled, err := examples.Fill(corefile, places)
 	if err != nil {
 		t.Fatal(err)

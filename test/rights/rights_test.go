@@ -1,4 +1,4 @@
-// Package rights holds a test of the RBAC manifests in deploy/rbac: that the server needs each right in them, needs no
+// Package rights holds a test of the RBAC manifests in deploy: that the server needs each right in them, needs no
 // other, and can write nothing.
 package rights
 
@@ -73,7 +73,7 @@ func granted(t *testing.T, manifest string) map[string]bool {
 	t.Helper()
 	root, err := clusters.Root()
 	must(t, err)
-	text, err := os.ReadFile(filepath.Join(root, "deploy", "rbac", manifest))
+	text, err := os.ReadFile(filepath.Join(root, "deploy", filepath.FromSlash(manifest)))
 	must(t, err)
 	out := map[string]bool{}
 	for document := range strings.SplitSeq(string(text), "\n---\n") {
@@ -185,7 +185,7 @@ func TestEachRightIsNeededAndNoOther(t *testing.T) {
 		must(t, client.Export(t.Context(), "shop", name))
 	}
 
-	member, local, secrets := granted(t, "member.yaml"), granted(t, "local.yaml"), granted(t, "secrets.yaml")
+	member, local, secrets := granted(t, "member/rbac.yaml"), granted(t, "base/local.yaml"), granted(t, "base/secrets.yaml")
 	maps.Copy(local, secrets)
 	within(t, "every right is used", func() error {
 		inEast, _ := used(t, east)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -19,21 +18,29 @@ import (
 // cache is not compiled again, so that calling it before every test is cheap. Processes that call it at the same time
 // wait for each other.
 func Build(ctx context.Context, w io.Writer) (path string, err error) {
-	return build(ctx, w, "coredns", ".", []string{"CGO_ENABLED=0"}, "-ldflags", "-s -w")
+	return build(ctx, w, target{"coredns", ".", "./cmd/coredns"}, "CGO_ENABLED=0", "-ldflags", "-s -w")
 }
 
 // BuildRace makes bin/coredns-race, which has the race detector in it and needs a C compiler, and returns its path.
 func BuildRace(ctx context.Context, w io.Writer) (path string, err error) {
-	return build(ctx, w, "coredns-race", ".", []string{"CGO_ENABLED=1"}, "-race")
+	return build(ctx, w, target{"coredns-race", ".", "./cmd/coredns"}, "CGO_ENABLED=1", "-race")
 }
 
 // BuildFloor makes bin/floor, the server of test/compare/floor, and returns its path.
 func BuildFloor(ctx context.Context, w io.Writer) (path string, err error) {
-	return build(ctx, w, "floor", "test", []string{"CGO_ENABLED=0"}, "-ldflags", "-s -w")
+	return build(ctx, w, target{"floor", "test", "./cmd/floor"}, "CGO_ENABLED=0", "-ldflags", "-s -w")
 }
 
-// build makes bin/NAME from the command of that name, without what stands behind a hyphen, in a module of the repository.
-func build(ctx context.Context, w io.Writer, name, module string, env []string, flags ...string) (string, error) {
+// BuildStock makes bin/coredns-stock, which is CoreDNS as its own project builds it, in the version that the server is made
+// of, and returns its path.
+func BuildStock(ctx context.Context, w io.Writer) (path string, err error) {
+	return build(ctx, w, target{"coredns-stock", ".", "github.com/coredns/coredns"}, "CGO_ENABLED=0", "-ldflags", "-s -w")
+}
+
+// target is what build makes: a file in the folder bin, from a main package that a module of the repository has or needs.
+type target struct{ name, module, pkg string }
+
+func build(ctx context.Context, w io.Writer, what target, env string, flags ...string) (string, error) {
 	root, err := clusters.Root()
 	if err != nil {
 		return "", err
@@ -48,23 +55,22 @@ func build(ctx context.Context, w io.Writer, name, module string, env []string, 
 	}
 	defer unlock()
 
-	path := filepath.Join(bin, name)
+	path := filepath.Join(bin, what.name)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		fmt.Fprintf(w, "building bin/%s (the first time: some minutes, for the dependencies)\n", name)
+		fmt.Fprintf(w, "building bin/%s (the first time: some minutes, for the dependencies)\n", what.name)
 	}
 	start := time.Now()
 	args := append([]string{"build", "-trimpath", "-o", path}, flags...)
-	command, _, _ := strings.Cut(name, "-")
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/"+command)...)
-	cmd.Dir = filepath.Join(root, module)
-	cmd.Env = append(append(os.Environ(), "GOWORK=off"), env...)
+	cmd := exec.CommandContext(ctx, "go", append(args, what.pkg)...)
+	cmd.Dir = filepath.Join(root, what.module)
+	cmd.Env = append(os.Environ(), "GOWORK=off", env)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // go stops its compilers and cleans up
 	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+		return "", fmt.Errorf("build %s: %w\n%s", what.name, err, out)
 	}
 	if took := time.Since(start); took > 5*time.Second {
-		fmt.Fprintf(w, "built bin/%s in %s\n", name, took.Round(time.Second))
+		fmt.Fprintf(w, "built bin/%s in %s\n", what.name, took.Round(time.Second))
 	}
 	return path, nil
 }

@@ -166,6 +166,20 @@ func byID(all []member, id topology.ClusterID) *member {
 	return &all[slices.IndexFunc(all, func(m member) bool { return m.id == id })]
 }
 
+// checkSole compares the choice that is made without a draw with those of this draw and others.
+func checkSole(t *testing.T, p *Plan, draw Draw, of Family) {
+	t.Helper()
+	for _, most := range []int{0, 1, 3} {
+		sole, is := p.Sole(of, most)
+		for range 20 {
+			if picked := p.Pick(draw, of, most); is && picked != sole {
+				t.Fatalf("A draw picks %+v, without one it is %+v", picked, sole)
+			}
+			draw = Draw(mix(uint64(draw)))
+		}
+	}
+}
+
 func checkAddresses(t *testing.T, policy *Policy, p *Plan, all []member, draw Draw) {
 	t.Helper()
 	drained := weighedToNothing(all)
@@ -181,6 +195,7 @@ func checkAddresses(t *testing.T, policy *Policy, p *Plan, all []member, draw Dr
 	var chosen [2]topology.ClusterID
 	for i, of := range []Family{IPv4, IPv6} {
 		got, choice := p.Addresses(nil, draw, of)
+		checkSole(t, p, draw, of)
 		chosen[i] = choice.Member
 		must := some(of, health.Healthy, health.Degraded, health.Unhealthy) || !usable && some(of, health.Excluded)
 		if len(got) == 0 && must {
@@ -226,6 +241,9 @@ func checkBackends(t *testing.T, policy *Policy, p *Plan, all []member, draw Dra
 	usable := some(nil, health.Healthy, health.Degraded, health.Unhealthy)
 	for _, of := range []Family{IPv4, IPv6, nil} {
 		got, choice := p.Backends(nil, draw, of, 0)
+		if of != nil {
+			checkSole(t, p, draw, of)
+		}
 		must := some(of, health.Healthy, health.Degraded, health.Unhealthy) || !usable && some(of, health.Excluded)
 		if must && !slices.ContainsFunc(got, func(at int32) bool { return p.has(at, of) }) {
 			t.Fatalf("No answer of the family though somebody could give one: %+v", all)

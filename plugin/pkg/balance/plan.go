@@ -21,6 +21,8 @@ type Plan struct {
 	*outline
 	// Sets is how many answers there are that hold all of a part, or of a group: Choice.Set is below it.
 	Sets int
+	// soles are the choices for IPv4 and IPv6 that every draw makes.
+	soles [2]sole
 	// Memo is room for what readers derive from the plan, as Service.Memo is.
 	Memo atomic.Value
 }
@@ -44,6 +46,16 @@ type part struct {
 	backends []int32 // indices into Service.Backends
 	v4, v6   bool
 	set      int // Choice.Set when it is answered; that of the first part stands for the group
+}
+
+// sole is a Choice in little room: most services have one tier with one part that all clients of a class are given.
+type sole struct {
+	set, member int32 // member is an index into Service.Members, or severalMembers
+	backends    int32 // how many the part has
+	tier        uint8
+	is          bool
+	panicking   bool
+	degraded    bool
 }
 
 // Choice says what a draw chose, for explanations. Tier counts from 0, the nearest. Member is "" when several answer.
@@ -81,7 +93,45 @@ func compile(p *Policy, s *mcs.Service, o *outline, v *View, class topology.Loca
 	}
 	b.build(p.Panic)
 	plan.number()
+	plan.soles = [2]sole{plan.soleOf(IPv4), plan.soleOf(IPv6)}
 	return plan
+}
+
+// soleOf finds the choice of a family that does not depend on the draw.
+func (p *Plan) soleOf(of Family) (s sole) {
+	certain := slices.ContainsFunc(p.tiers, func(t tier) bool { return max(t.load.Healthy, t.load.Degraded) == scale })
+	if !certain && len(p.tiers) > 0 {
+		return s
+	}
+	g, c := p.choose(0, of)
+	parts := slices.DeleteFunc(slices.Clone(g), func(one part) bool { return !one.of(of) })
+	all := p.service.Type != mcs.Headless && p.answer == All
+	if len(parts) == 0 || len(parts) > 1 && !all || c.Tier > math.MaxUint8 {
+		return s
+	}
+	s = sole{set: int32(parts[0].set), member: int32(parts[0].member), tier: uint8(c.Tier), is: true, panicking: c.Panic, degraded: c.Degraded} //nolint:gosec // bounded above, or counts
+	s.backends = int32(len(parts[0].backends))                                                                                                  //nolint:gosec // likewise
+	if all {
+		s.set, s.member = int32(g[0].set), severalMembers //nolint:gosec // likewise
+	}
+	return s
+}
+
+// Sole returns the Choice that Pick makes whatever the draw, if there is one.
+func (p *Plan) Sole(of Family, most int) (Choice, bool) {
+	s := &p.soles[0]
+	if !of(probe4) {
+		s = &p.soles[1]
+	}
+	n := int(s.backends)
+	if !s.is || p.cap > 0 && p.cap < n || most > 0 && most < n {
+		return Choice{}, false
+	}
+	c := Choice{Tier: int(s.tier), Panic: s.panicking, Degraded: s.degraded, Set: int(s.set)}
+	if s.member != severalMembers {
+		c.Member = p.service.Members[s.member].Cluster
+	}
+	return c, true
 }
 
 // builder holds what the steps of compile share.

@@ -110,6 +110,7 @@ var (
 type plans struct {
 	*outline
 	entries []planEntry
+	one     [1]planEntry // room for entries, which are seldom more
 	// index finds an entry where there are many; nil where there are few.
 	index map[planKey]*Plan
 }
@@ -172,7 +173,8 @@ func (k *plans) get(key *planKey) *Plan {
 // with returns the plans with one more; those it makes obsolete and the oldest above the bound are left out. Of two
 // queries that do this at once, one loses its work, which costs no more than doing it again.
 func (k *plans) with(e planEntry) *plans {
-	out := &plans{outline: k.outline, entries: make([]planEntry, 0, len(k.entries)+1)}
+	out := &plans{outline: k.outline}
+	out.entries = out.one[:0]
 	for _, old := range k.entries {
 		if old.policy != e.policy || old.view == e.view {
 			out.entries = append(out.entries, old)

@@ -268,7 +268,7 @@ func (r Report) Clean() bool {
 }
 
 func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *Report) *Service {
-	s := &Service{Key: key, Members: make([]Contribution, 0, len(valid)), Traits: &byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
+	s := &Service{Key: key.adjacent(), Members: make([]Contribution, 0, len(valid)), Traits: &byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
 	for _, e := range valid {
 		s.contribute(e.member, e.shard, report)
 		if s.Type != ClusterSetIP {
@@ -290,7 +290,7 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 // mergeImport lets the ServiceImport decide everything that it knows. Only endpoints that it says it has not are taken
 // from the exports that are read directly.
 func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Report) *Service {
-	s := &Service{Key: key, Import: &imp.Import, Traits: &imp.Import.Traits, Ports: imp.Import.Ports}
+	s := &Service{Key: key.adjacent(), Import: &imp.Import, Traits: &imp.Import.Traits, Ports: imp.Import.Ports}
 	if s.Type != Headless {
 		return s
 	}

@@ -22,15 +22,18 @@ type tableNode[K comparable, V keyed[K]] struct {
 	entries []tableEntry[K, V]
 }
 
-// tableEntry has one of the two.
+// tableEntry is a child, or a value: that stands in the node itself, since on the way to it each step is likely to wait for
+// memory.
 type tableEntry[K comparable, V keyed[K]] struct {
 	child *tableNode[K, V]
-	pair  *tablePair[K, V]
+	hash  uint64
+	value V
+	// next are others whose hashes are equal in all bits.
+	next *tablePair[K, V]
 }
 
-// tablePair is immutable. next is another whose hash is equal in all bits.
+// tablePair is immutable.
 type tablePair[K comparable, V keyed[K]] struct {
-	hash  uint64
 	value V
 	next  *tablePair[K, V]
 }
@@ -58,7 +61,13 @@ func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
 			n = e.child
 			continue
 		}
-		for p := e.pair; p != nil && p.hash == hash; p = p.next {
+		if e.hash != hash {
+			break
+		}
+		if e.value.tableKey() == key {
+			return e.value, true
+		}
+		for p := e.next; p != nil; p = p.next {
 			if p.value.tableKey() == key {
 				return p.value, true
 			}
@@ -70,7 +79,7 @@ func (n *tableNode[K, V]) get(hash uint64, key K) (V, bool) {
 }
 
 func (t table[K, V]) with(value V) table[K, V] {
-	root, added := t.root.with(0, &tablePair[K, V]{hash: maphash.Comparable(tableSeed, value.tableKey()), value: value})
+	root, added := t.root.with(maphash.Comparable(tableSeed, value.tableKey()), 0, value)
 	if added {
 		t.size++
 	}
@@ -94,36 +103,31 @@ func (t table[K, V]) all(yield func(V) bool) {
 	}
 }
 
-// with expects that the pair is nobody else's.
-func (n *tableNode[K, V]) with(depth uint, p *tablePair[K, V]) (_ *tableNode[K, V], added bool) {
+func (n *tableNode[K, V]) with(hash uint64, depth uint, value V) (_ *tableNode[K, V], added bool) {
 	if n == nil {
 		n = &tableNode[K, V]{}
 	}
-	bit := uint32(1) << (p.hash >> depth & tableMask)
+	bit := uint32(1) << (hash >> depth & tableMask)
 	at := bits.OnesCount32(n.used & (bit - 1))
 	if n.used&bit == 0 {
 		entries := make([]tableEntry[K, V], 0, len(n.entries)+1)
 		entries = append(entries, n.entries[:at]...)
-		entries = append(entries, tableEntry[K, V]{pair: p})
+		entries = append(entries, tableEntry[K, V]{hash: hash, value: value})
 		return &tableNode[K, V]{n.used | bit, append(entries, n.entries[at:]...)}, true
 	}
 	e := n.entries[at]
 	switch {
 	case e.child != nil:
-		e.child, added = e.child.with(depth+tableBits, p)
-	case e.pair.hash == p.hash:
-		p.next, added = e.pair.without(p.value.tableKey())
-		e.pair, added = p, !added
+		e.child, added = e.child.with(hash, depth+tableBits, value)
+	case e.hash == hash:
+		left, found := e.without(value.tableKey())
+		e, added = tableEntry[K, V]{hash: hash, value: value, next: left}, !found
 	default:
-		child, _ := onlyPair(depth+tableBits, e.pair).with(depth+tableBits, p)
+		below := tableNode[K, V]{1 << (e.hash >> (depth + tableBits) & tableMask), []tableEntry[K, V]{e}}
+		child, _ := below.with(hash, depth+tableBits, value)
 		e, added = tableEntry[K, V]{child: child}, true
 	}
 	return n.replaced(at, e), added
-}
-
-// onlyPair returns a node of these pairs alone.
-func onlyPair[K comparable, V keyed[K]](depth uint, p *tablePair[K, V]) *tableNode[K, V] {
-	return &tableNode[K, V]{1 << (p.hash >> depth & tableMask), []tableEntry[K, V]{{pair: p}}}
 }
 
 // without expects that the key is there.
@@ -136,8 +140,8 @@ func (n *tableNode[K, V]) without(hash uint64, depth uint, key K) *tableNode[K, 
 		if e.child != nil {
 			return n.replaced(at, e)
 		}
-	} else if e.pair, _ = e.pair.without(key); e.pair != nil {
-		return n.replaced(at, e)
+	} else if left, _ := e.without(key); left != nil {
+		return n.replaced(at, tableEntry[K, V]{hash: hash, value: left.value, next: left.next})
 	}
 	if len(n.entries) == 1 {
 		return nil
@@ -162,7 +166,10 @@ func (n *tableNode[K, V]) all(yield func(V) bool) bool {
 			}
 			continue
 		}
-		for p := e.pair; p != nil; p = p.next {
+		if !yield(e.value) {
+			return false
+		}
+		for p := e.next; p != nil; p = p.next {
 			if !yield(p.value) {
 				return false
 			}
@@ -171,17 +178,14 @@ func (n *tableNode[K, V]) all(yield func(V) bool) bool {
 	return true
 }
 
-// without returns the pairs from this one on but that of the key, and whether it was there.
-func (p *tablePair[K, V]) without(key K) (rest *tablePair[K, V], found bool) {
-	switch {
-	case p == nil:
-		return nil, false
-	case p.value.tableKey() == key:
-		return p.next, true
+// without returns the values of an entry but that of the key, and whether it was there.
+func (e *tableEntry[K, V]) without(key K) (left *tablePair[K, V], found bool) {
+	for p := (&tablePair[K, V]{e.value, e.next}); p != nil; p = p.next {
+		if p.value.tableKey() == key {
+			found = true
+		} else {
+			left = &tablePair[K, V]{p.value, left}
+		}
 	}
-	rest, found = p.next.without(key)
-	if !found {
-		return p, false
-	}
-	return &tablePair[K, V]{p.hash, p.value, rest}, true
+	return left, found
 }

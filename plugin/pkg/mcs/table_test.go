@@ -129,7 +129,7 @@ func TestTableCollisions(t *testing.T) {
 				_, there := want[key]
 				if random.IntN(2) == 0 {
 					var added bool
-					if root, added = root.with(0, &tablePair[int, entryOf[int]]{hash: tc.hash(key), value: entryOf[int]{key, step}}); added == there {
+					if root, added = root.with(tc.hash(key), 0, entryOf[int]{key, step}); added == there {
 						t.Fatalf("Step %d: added is %v for a key that is there: %v", step, added, there)
 					}
 					want[key] = step

@@ -15,7 +15,6 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
-	mcsclient "sigs.k8s.io/mcs-api/pkg/client/clientset/versioned"
 )
 
 // userAgent names us to API servers, so that their operators can tell who asks.
@@ -133,7 +132,7 @@ func (c Connection) Insecure() bool {
 // clients are the typed clients of one connection. They share one HTTP client, so one connection where HTTP/2 is spoken.
 type clients struct {
 	core     kubernetes.Interface
-	mcs      mcsclient.Interface
+	mcs      map[string]rest.Interface // by version of multicluster.x-k8s.io
 	metadata metadata.Interface
 	dynamic  dynamic.Interface
 	http     *http.Client
@@ -153,7 +152,7 @@ func (c Connection) clients() (clients, error) {
 	if out.core, err = kubernetes.NewForConfigAndClient(protobuf, out.http); err != nil {
 		return clients{}, fmt.Errorf("connection to %s: %w", c.access.name, err)
 	}
-	if out.mcs, err = mcsclient.NewForConfigAndClient(config, out.http); err != nil {
+	if out.mcs, err = newMCSClients(config, out.http); err != nil {
 		return clients{}, fmt.Errorf("connection to %s: %w", c.access.name, err)
 	}
 	if out.metadata, err = metadata.NewForConfigAndClient(metadata.ConfigFor(config), out.http); err != nil {

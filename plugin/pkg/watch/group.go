@@ -70,10 +70,10 @@ func hasResource(ctx context.Context, c clients, group, version, plural string) 
 }
 
 func (g *mcsGroup) client() rest.Interface {
-	if v := g.version.Load(); v != nil && *v == "v1alpha1" {
-		return g.clients.mcs.MulticlusterV1alpha1().RESTClient()
+	if v := g.version.Load(); v != nil {
+		return g.clients.mcs[*v]
 	}
-	return g.clients.mcs.MulticlusterV1beta1().RESTClient()
+	return g.clients.mcs[crdVersions[0]]
 }
 
 func (g *mcsGroup) lists() *cache.ListWatch {
