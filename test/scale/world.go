@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,7 +64,7 @@ func (s *scale) world(ctx context.Context, name string, w members.World) (f Figu
 	if err := s.sync(ctx, b, w, f); err != nil {
 		return nil, err
 	}
-	if err := b.profile(ctx, s.Profiles, fmt.Sprintf("heap-%t-%d.pprof", w.Same, w.Total())); err != nil {
+	if err := b.profile(ctx, s.Profiles, fmt.Sprintf("%s-%d.pprof", strings.ReplaceAll(name, " ", "-"), w.Total())); err != nil {
 		return nil, err
 	}
 	tell("ask for everything once")
