@@ -88,6 +88,27 @@ func CPUTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
+// Waited returns how long the threads of a process have been ready to run so far while others had the processors; those of
+// the process itself are others too. It is 0 where the kernel does not count that.
+func Waited(pid int) (sum time.Duration, err error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range threads {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		var ran, waited int64
+		if _, err := fmt.Sscan(string(text), &ran, &waited); err != nil {
+			return 0, fmt.Errorf("read %s: %w", file, err)
+		}
+		sum += time.Duration(waited)
+	}
+	return sum, nil
+}
+
 // Family returns a process and all that it has started.
 func Family(pid int) []int {
 	all := []int{pid}

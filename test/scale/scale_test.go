@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 // TestEveryFigureIsThere runs everything once, in small worlds. Whether bounds are kept is not looked at.
 func TestEveryFigureIsThere(t *testing.T) {
 	o := Options{
-		Endpoints: []int{2000, 4000}, Members: 4, Changes: 10, Burst: 200 * time.Millisecond, Clients: 10, Outage: time.Second,
+		Endpoints: []int{2000}, Members: 4, Changes: 10, Burst: 200 * time.Millisecond, Clients: 10, Outage: time.Second,
 		Profiles: t.TempDir(), Progress: t.Output(),
 	}
 	results, err := Run(t.Context(), o)
@@ -78,7 +78,7 @@ func plausible(f figure, v float64) bool {
 	case shownMedian, shown99, commonMedian, common99:
 		return v > 0 && v <= shownWithin.Seconds()*1e3
 	}
-	return v > 0
+	return v > 0 || strings.Contains(string(f), "waited") && v == 0
 }
 
 func checkReturn(t *testing.T, r Return, o Options) {
