@@ -23,10 +23,8 @@ const (
 	rate = 5000
 	// costRate is how many changes per second the cost of one is measured at.
 	costRate = 1000
-	// tries is how often the same is measured at most, and calm the share of the time for which a server may have waited for
-	// its processor so that once is enough.
+	// tries is how often the same is measured.
 	tries = 3
-	calm  = 0.02
 	// noticed is how long the Go runtime takes at most to notice that it has one processor only.
 	noticed = 2 * time.Second
 )
@@ -272,8 +270,8 @@ type load struct {
 	waited float64
 }
 
-// undisturbed measures the same several times, until others have left the server its processor, and returns the time in
-// which they did so most. The error is ErrLost when answers were lost each time.
+// undisturbed measures the same several times, and returns the time in which the server waited least for its processor, which
+// others have then left to it most. The error is ErrLost when answers were lost each time.
 func (s *scale) undisturbed(ctx context.Context, b *bench, questions []measure.Question, updates int) (best load, err error) {
 	err = measure.ErrLost
 	for range tries {
@@ -283,9 +281,6 @@ func (s *scale) undisturbed(ctx context.Context, b *bench, questions []measure.Q
 		}
 		if lost == nil && (err != nil || l.waited < best.waited) {
 			best, err = l, nil
-		}
-		if err == nil && best.waited < calm {
-			break
 		}
 	}
 	return best, err
