@@ -7,7 +7,10 @@
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 IMAGE    ?= clusterset-dns:$(VERSION)
-BUILDER  ?= $(shell command -v docker || command -v buildah || echo docker)
+# A docker that reaches no engine cannot build; buildah needs none.
+BUILDER  ?= $(shell docker version >/dev/null 2>&1 && echo docker || command -v buildah || echo docker)
+ARCH     ?= $(shell go env GOARCH)
+CACERTS  ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
 FUZZTIME ?= 10s
 
 # "docker build", "buildah build" and "podman build" take the same arguments.
@@ -111,8 +114,20 @@ bin/govulncheck: tools/go.mod tools/go.sum
 	@echo "== build govulncheck (once)"
 	cd tools && $(GO_PLAIN) go build -o ../$@ golang.org/x/vuln/cmd/govulncheck
 
-image: all ## Pack the binary into a container image (BUILDER, IMAGE, BASE)
-	$(BUILDER) build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+# What goes into the image lies in bin/image/ARCH as it is there. Only who may write file capabilities, mostly root, can give the
+# binary the one for port 53.
+image: $(ARCH:%=image-%) ## Pack the binary into a container image (BUILDER, IMAGE, BASE, CACERTS, ARCH=arm64)
+
+image-%:
+	@echo "== build the server $(VERSION) for linux/$*, and a list of what it is made of: bin/sbom-$*.cdx.json"
+	rm -rf bin/image/$* && mkdir -p bin/image/$*/etc/ssl/certs
+	GOOS=linux GOARCH=$* $(GO_PLAIN) go build -ldflags "$(LDFLAGS)" -o bin/image/$*/coredns ./cmd/coredns
+	$(GO_PLAIN) go run ./cmd/coredns/internal/sbom bin/image/$*/coredns >bin/sbom-$*.cdx.json
+	@$(if $(CACERTS),cp $(CACERTS) bin/image/$*/etc/ssl/certs/ca-certificates.crt,echo "no CA certificates: give CACERTS=FILE, or BASE" >&2)
+	@setcap cap_net_bind_service=+ep bin/image/$*/coredns || \
+		echo "no file capability: port 53 needs a runtime or a sysctl that gives it to everybody" >&2
+	$(BUILDER) build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(VERSION) --build-arg ARCH=$* \
+		--platform linux/$* -t $(IMAGE)$(if $(filter-out $*,$(ARCH)),-$*) .
 
 clean: ## Remove what was built here
 	rm -rf bin

@@ -3,6 +3,7 @@ package clusterset
 import (
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type world struct {
 	// dynamic are the members that have come since the start, nil where none can. Immutable.
 	dynamic atomic.Pointer[[]member]
 	merging sync.Mutex
+	// tidied is set once the memory that the first lists took has been given back. Guarded by merging.
+	tidied bool
 
 	mu      sync.Mutex // guards pending; never held while merging
 	pending []fact
@@ -101,6 +104,7 @@ func (w *world) publish() {
 		return
 	}
 	w.snapshot.Store(next)
+	w.tidy(next)
 	w.hosts.want(w.index.Hosts())
 	now := time.Now()
 	buildDuration.Observe(now.Sub(began).Seconds())
@@ -115,6 +119,21 @@ func (w *world) publish() {
 		}
 	}
 	reportChanges(changes)
+}
+
+// muchToTidy is from how many services on the lists of a start are worth a collection of their own, which takes some ten
+// milliseconds in the background.
+const muchToTidy = 1000
+
+// tidy gives the memory back that the first lists took, once all sources have told what they know. Without that, a container
+// keeps what it needed at its start for minutes, just when a reload or another replica needs room.
+func (w *world) tidy(now *mcs.Snapshot) {
+	if w.tidied || len(now.Unsynced()) > 0 {
+		return
+	}
+	if w.tidied = true; now.Len() >= muchToTidy {
+		w.done.Go(debug.FreeOSMemory)
+	}
 }
 
 func (w *world) add(f fact) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +27,7 @@ type exportFeed struct {
 	clients clients
 	convert converter
 	group   mcsGroup
-	// requests bounds how many fetches ask the API server at once.
+	// requests bounds how many fetches ask the API server at once. Each asks two things.
 	requests chan struct{}
 
 	// reselect gets a token when an export is not covered by selected.
@@ -124,7 +125,7 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		limits:    limits{maxServices, maxEndpoints},
 		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }, &portLists{}},
 		group:     mcsGroup{clients: c, plural: "serviceexports"},
-		requests:  make(chan struct{}, 8),
+		requests:  make(chan struct{}, 4),
 		reselect:  make(chan struct{}, 1),
 		fetching:  map[mcs.ServiceKey]*fetch{},
 		held:      map[mcs.ServiceKey]*held{},
@@ -821,20 +822,26 @@ func (f *exportFeed) fetch(key mcs.ServiceKey, h *held) {
 func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey, newest bool) (*corev1.Service, []discoveryv1.EndpointSlice, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	options := metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name}
+	if !newest {
+		f.notOlder(&options)
+	}
+	var list *discoveryv1.EndpointSliceList
+	var listErr error
+	var listing sync.WaitGroup // both at once: an answer waits for them
+	listing.Go(func() {
+		list, listErr = f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, options)
+	})
 	service, err := f.clients.core.CoreV1().Services(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	listing.Wait()
 	switch {
 	case apierrors.IsNotFound(err):
 		service = nil
 	case err != nil:
 		return nil, nil, err
 	}
-	options := metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name}
-	if !newest {
-		f.notOlder(&options)
-	}
-	list, err := f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, options)
-	if err != nil {
-		return nil, nil, err
+	if listErr != nil {
+		return nil, nil, listErr
 	}
 	return service, list.Items, nil
 }

@@ -403,12 +403,12 @@ func (m *model) events() {
 	}
 }
 
-// pending waits until all fetches wait for the server and returns their requests.
+// pending waits until all fetches wait for the server and returns their requests, in an order that depends on them alone.
 func (m *model) pending() []*call {
 	synctest.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.calls)
+	return slices.SortedStableFunc(slices.Values(m.calls), func(a, b *call) int { return strings.Compare(a.what, b.what) })
 }
 
 // evaluate lets the server make the reply, with what it has now.
