@@ -20,7 +20,7 @@ LINTER    = bin/golangci-lint
 LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 
 .DELETE_ON_ERROR:
-.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare chaos simulate simulatefaults fuzz lint vulncheck image clean gcc
+.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos simulate simulatefaults fuzz lint vulncheck image clean gcc
 
 all: ## Build the server, a static binary: bin/coredns
 	@echo "== build bin/coredns $(VERSION) (the first time: some minutes, for the dependencies)"
@@ -64,6 +64,9 @@ propagation: ## Measure the time from a change in an API server to the answer
 
 compare: ## Measure it beside kubernetes, multicluster and others, as ratios (COMPARE="-services 1000 -rounds 1": a quick look)
 	cd test && $(GO_PLAIN) go run ./cmd/compare $(COMPARE)
+
+scale: ## Measure it with a hundred simulated clusters and up to a million endpoints (SCALE="-endpoints 10000": a quick look)
+	cd test && $(GO_PLAIN) go run ./cmd/scale $(SCALE)
 
 chaos: ## Hurt three clusters under load; the table goes into test/chaos/README.md
 	cd test && CHAOS_WRITE=1 $(GO_PLAIN) go test -count=1 -v -run '^TestChaos$$' -timeout 15m ./chaos

@@ -17,6 +17,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/compare/world"
+	"github.com/clusterset-dns/clusterset-dns/test/measure"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
 
@@ -70,6 +71,9 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 	for _, r := range c.running {
 		err = errors.Join(err, r.stop())
 	}
+	if c.simulation != nil {
+		err = errors.Join(err, c.simulation.stop())
+	}
 	return c.results, errors.Join(err, all.stop())
 }
 
@@ -91,7 +95,9 @@ type comparison struct {
 	planes   planes
 	running  []*running // those that are asked, from the first round to the last
 	results  *Results
-	empty    map[string]int64 // live heap of a server that watches nothing, by subject
+	// simulation is ours with simulated clusters, nil where that is not measured.
+	simulation *simulation
+	empty      map[string]int64 // live heap of a server that watches nothing, by subject
 }
 
 // step measures something in a round.
@@ -154,6 +160,12 @@ func (c *comparison) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if c.has(Churn) {
+		var err error
+		if c.simulation, err = simulate(ctx, c.programs, c.Services); err != nil {
+			return err
+		}
+	}
 	if c.has(Start) {
 		return c.measureEmpty(ctx)
 	}
@@ -178,7 +190,7 @@ func (c *comparison) eachRunning(measure func(context.Context, *running, Round) 
 
 // tolerate makes a note of answers that were lost: a busy machine loses some, and other rounds are good.
 func (c *comparison) tolerate(r *running, err error) error {
-	if !errors.Is(err, errLost) {
+	if !errors.Is(err, measure.ErrLost) {
 		return err
 	}
 	c.results.Notes = append(c.results.Notes, fmt.Sprintf("A figure of %s was left out of round %d: %s", r.name, len(c.results.Rounds)+1, err))

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 )
 
@@ -75,85 +74,6 @@ func TestCells(t *testing.T) {
 				t.Errorf("%q, want %q", got, test.want)
 			}
 		})
-	}
-}
-
-// answering starts a server with a handler, and returns its port.
-func answering(t *testing.T, handler dns.HandlerFunc) int {
-	t.Helper()
-	port, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	listening, served := make(chan struct{}), make(chan error, 1)
-	s := &dns.Server{Addr: fmt.Sprintf("127.0.0.1:%d", port), Net: "udp", Handler: handler, NotifyStartedFunc: func() { close(listening) }}
-	go func() { served <- s.ListenAndServe() }()
-	select {
-	case <-listening:
-	case err := <-served:
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Shutdown(); err != nil {
-			t.Error(err)
-		}
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	return port
-}
-
-func TestGenerator(t *testing.T) {
-	questions, err := draw(clusterSetZone, 200, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reply := func(change func(*dns.Msg)) dns.HandlerFunc {
-		return func(w dns.ResponseWriter, r *dns.Msg) {
-			m := (&dns.Msg{}).SetReply(r)
-			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{10, 0, 0, 1}}}
-			change(m)
-			_ = w.WriteMsg(m) // the asker may have gone
-		}
-	}
-	tests := []struct {
-		name    string
-		handler dns.HandlerFunc
-		want    string // in the error, "" for none
-	}{
-		{"right answers are counted", reply(func(*dns.Msg) {}), ""},
-		{"another rcode is an error", reply(func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), "rcode 2"},
-		{"a missing record is an error", reply(func(m *dns.Msg) { m.Answer = nil }), "with 0 records"},
-		{"answers with another id are none", reply(func(m *dns.Msg) { m.Id += 1 << 15 }), errLost.Error()},
-		{"no answer is none", func(dns.ResponseWriter, *dns.Msg) {}, errLost.Error()},
-	}
-	ways := map[string]func(*generator) error{
-		"flood":  func(g *generator) error { _, err := g.flood(1100 * time.Millisecond); return err },
-		"steady": func(g *generator) error { _, err := g.steady(1000, 200*time.Millisecond); return err },
-	}
-	for _, test := range tests {
-		for way, ask := range ways {
-			t.Run(test.name+", "+way, func(t *testing.T) {
-				g, err := newGenerator(answering(t, test.handler), anything(questions))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer g.close()
-				if err = ask(g); err == nil {
-					err = g.checkLost()
-				}
-				switch {
-				case test.want == "" && err != nil:
-					t.Error(err)
-				case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
-					t.Errorf("%v, want %s", err, test.want)
-				}
-				if way == "steady" && len(g.took) != 200 && test.want == "" {
-					t.Errorf("%d times, want 200", len(g.took))
-				}
-			})
-		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/clusterset-dns/clusterset-dns/test/measure"
 )
 
 // What kubeadm's chain is measured with, and without. The clusters export a hundred services each.
@@ -42,11 +44,11 @@ func (c *comparison) peaks(ctx context.Context, s subject, round Round) (err err
 	if err := c.ready(ctx, r); err != nil {
 		return err
 	}
-	started, err := memoryOf(r.pid)
+	started, err := measure.MemoryOf(r.pid)
 	if err != nil {
 		return err
 	}
-	if err := resetPeak(r.pid); err != nil {
+	if err := measure.ResetPeak(r.pid); err != nil {
 		return err
 	}
 	if err := r.server.Reload(ctx, block(s.corefile(c.planes, c.Services))); err != nil {
@@ -55,12 +57,12 @@ func (c *comparison) peaks(ctx context.Context, s subject, round Round) (err err
 	if err := c.ready(ctx, r); err != nil {
 		return err
 	}
-	reloaded, err := memoryOf(r.pid)
+	reloaded, err := measure.MemoryOf(r.pid)
 	if err != nil {
 		return err
 	}
-	round.set(s.name, residentPeak, float64(started.peak)/1e6)
-	round.set(s.name, reloadPeak, float64(reloaded.peak)/1e6)
+	round.set(s.name, residentPeak, float64(started.Peak)/1e6)
+	round.set(s.name, reloadPeak, float64(reloaded.Peak)/1e6)
 	return nil
 }
 
@@ -69,5 +71,5 @@ func (c *comparison) ready(ctx context.Context, r *running) error {
 	if err := r.server.WaitReady(ctx); err != nil {
 		return fmt.Errorf("%s: %w", r.name, err)
 	}
-	return sleep(ctx, c.settle())
+	return measure.Sleep(ctx, c.settle())
 }

@@ -102,8 +102,8 @@ func (p peer) start(path string, services int) (*running, error) {
 	}
 	for i := range questions {
 		// Such servers answer nothing rather than some when not all fits.
-		if questions[i].least != questions[i].most {
-			questions[i].least = 0
+		if questions[i].Least != questions[i].Most {
+			questions[i].Least = 0
 		}
 	}
 	dir, err := os.MkdirTemp("", "clusterset-dns-compare-")

@@ -10,12 +10,11 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/test/compare/world"
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
+	"github.com/clusterset-dns/clusterset-dns/test/measure"
 	"github.com/clusterset-dns/clusterset-dns/test/propagation"
 )
 
 const (
-	// warm is how long a server is asked before anything is measured.
-	warm = 300 * time.Millisecond
 	// rate is how many queries per second the latency is measured at.
 	rate = 5000
 	// updates is how many EndpointSlices are written per second while there is churn, by as many writers at a time.
@@ -25,29 +24,29 @@ const (
 
 // cost measures what a query costs, while a server is asked as fast as it answers.
 func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
-	g, err := newGenerator(r.port, r.questions)
+	g, err := measure.NewGenerator(r.port, r.questions)
 	if err != nil {
 		return err
 	}
-	defer g.close()
-	if err := onThread(func() error { _, err := g.flood(warm); return err }); err != nil {
+	defer g.Close()
+	if err := measure.OnThread(func() error { _, err := g.Flood(measure.Warm); return err }); err != nil {
 		return err
 	}
-	var before, after heap
+	var before, after measure.Heap
 	if r.pprof != "" {
-		if before, err = heapOf(ctx, r.pprof, false); err != nil {
+		if before, err = measure.HeapOf(ctx, r.pprof, false); err != nil {
 			return err
 		}
 	}
-	all := g.answered // those of both bursts allocate
+	all := g.Answered() // those of both bursts allocate
 	var (
 		answered int
 		used     time.Duration
 		took     time.Duration
 	)
-	err = onThread(func() error {
+	err = measure.OnThread(func() error {
 		// The pause in between has let the server go idle.
-		if _, err := g.flood(warm / 3); err != nil {
+		if _, err := g.Flood(measure.Warm / 3); err != nil {
 			return err
 		}
 		begin := time.Now()
@@ -55,7 +54,7 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 		if err != nil {
 			return err
 		}
-		if answered, err = g.flood(c.Burst); err != nil {
+		if answered, err = g.Flood(c.Burst); err != nil {
 			return err
 		}
 		after, err := r.cpu()
@@ -63,7 +62,7 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 		return err
 	})
 	if err == nil {
-		err = g.checkLost()
+		err = g.CheckLost()
 	}
 	if err != nil {
 		return err
@@ -73,12 +72,12 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 	if r.pprof == "" {
 		return nil
 	}
-	if after, err = heapOf(ctx, r.pprof, false); err != nil {
+	if after, err = measure.HeapOf(ctx, r.pprof, false); err != nil {
 		return err
 	}
-	n := float64(g.answered - all)
-	round.set(r.name, allocationsPerQuery, float64(after.allocations-before.allocations)/n)
-	round.set(r.name, octetsPerQuery, float64(after.allocated-before.allocated)/n)
+	n := float64(g.Answered() - all)
+	round.set(r.name, allocationsPerQuery, float64(after.Allocations-before.Allocations)/n)
+	round.set(r.name, octetsPerQuery, float64(after.Allocated-before.Allocated)/n)
 	return nil
 }
 
@@ -99,27 +98,12 @@ func micro(took []time.Duration, share float64) float64 {
 }
 
 // steady asks a server at the fixed rate and returns how long its answers took, sorted.
-func (c *comparison) steady(port int, questions []question) (took []time.Duration, err error) {
-	g, err := newGenerator(port, questions)
-	if err != nil {
-		return nil, err
-	}
-	defer g.close()
-	err = onThread(func() error {
-		if _, err := g.steady(rate, warm); err != nil {
-			return err
-		}
-		took, err = g.steady(rate, c.Burst)
-		return err
-	})
-	if err == nil {
-		err = g.checkLost()
-	}
-	return took, err
+func (c *comparison) steady(port int, questions []measure.Question) ([]time.Duration, error) {
+	return measure.Steady(port, questions, rate, c.Burst)
 }
 
-// churn measures the latency of ours and kubernetes while endpoints become ready and not ready, through the API. Here
-// is the place for updates that come faster than one API server takes them.
+// churn measures the latency of ours and kubernetes while endpoints become ready and not ready, through the API, and
+// that of ours while they change in simulated clusters, five times as often: faster than an API server takes it.
 func (c *comparison) churn(ctx context.Context, round Round) error {
 	for _, s := range []subject{ours, kubernetes} {
 		r := c.asked(s)
@@ -140,7 +124,7 @@ func (c *comparison) churn(ctx context.Context, round Round) error {
 			return err
 		}
 	}
-	return nil
+	return c.tolerate(c.simulation.running, c.simulation.churn(ctx, c.Burst, round))
 }
 
 // whileUpdating calls do while EndpointSlices of the last hundred services are written, of which one endpoint is ready

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/clusterset-dns/clusterset-dns/test/measure"
 )
 
 // The subjects that are started in every round. They may use all processors.
@@ -50,22 +52,22 @@ func (c *comparison) startOnce(ctx context.Context, s subject, round Round) (err
 		return err
 	}
 	round.set(s.name, startTime, right.Sub(begin).Seconds())
-	if err := sleep(ctx, c.settle()); err != nil {
+	if err := measure.Sleep(ctx, c.settle()); err != nil {
 		return err
 	}
-	holds, err := memoryOf(r.pid)
+	holds, err := measure.MemoryOf(r.pid)
 	if err != nil {
 		return err
 	}
-	round.set(s.name, resident, float64(holds.resident)/1e6)
-	round.set(s.name, residentPeak, float64(holds.peak)/1e6)
-	h, err := heapOf(ctx, r.pprof, true)
+	round.set(s.name, resident, float64(holds.Resident)/1e6)
+	round.set(s.name, residentPeak, float64(holds.Peak)/1e6)
+	h, err := measure.HeapOf(ctx, r.pprof, true)
 	if err != nil {
 		return err
 	}
-	round.set(s.name, liveHeap, float64(h.live)/1e6)
+	round.set(s.name, liveHeap, float64(h.Live)/1e6)
 	if empty, ok := c.empty[s.name]; ok {
-		round.set(s.name, heapPerService, float64(h.live-empty)/1e3/float64(c.Services))
+		round.set(s.name, heapPerService, float64(h.Live-empty)/1e3/float64(c.Services))
 	}
 	return nil
 }
@@ -90,22 +92,13 @@ func (c *comparison) liveHeap(ctx context.Context, s subject, p planes) (live in
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, r.stop()) }()
-	r.questions = denied(r.questions)
+	r.questions = measure.Denied(r.questions)
 	if _, err := r.untilRight(ctx); err != nil {
 		return 0, err
 	}
-	if err := sleep(ctx, c.settle()); err != nil {
+	if err := measure.Sleep(ctx, c.settle()); err != nil {
 		return 0, err
 	}
-	h, err := heapOf(ctx, r.pprof, true)
-	return h.live, err
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
+	h, err := measure.HeapOf(ctx, r.pprof, true)
+	return h.Live, err
 }

@@ -3,7 +3,6 @@
 package compare
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/compare/world"
+	"github.com/clusterset-dns/clusterset-dns/test/measure"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
 
@@ -134,7 +134,7 @@ func block(inside string) string {
 // running is a server that runs: one of the subjects, or a peer.
 type running struct {
 	name      string
-	questions []question
+	questions []measure.Question
 	port      int
 	pid       int
 	// pprof is the address of that plugin, "" for what is no CoreDNS.
@@ -192,8 +192,8 @@ func (s subject) startPinned(ctx context.Context, p programs, planes planes, ser
 
 // pin holds a server to the processor of servers.
 func (r *running) pin() error {
-	for _, pid := range family(r.pid) {
-		if err := pinProcess(pid, serverProcessor); err != nil {
+	for _, pid := range measure.Family(r.pid) {
+		if err := measure.PinProcess(pid, measure.ServerProcessor); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 	}
@@ -202,8 +202,8 @@ func (r *running) pin() error {
 
 // cpu returns how long the processors have worked for a server so far.
 func (r *running) cpu() (sum time.Duration, err error) {
-	for _, pid := range family(r.pid) {
-		used, err := cpuTime(pid)
+	for _, pid := range measure.Family(r.pid) {
+		used, err := measure.CPUTime(pid)
 		if err != nil {
 			return 0, err
 		}
@@ -231,7 +231,7 @@ func (r *running) untilRight(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, rightWithin)
 	defer cancel()
 	for {
-		err := allRight(conn, r.questions[:min(sample, len(r.questions))])
+		err := measure.AllRight(conn, r.questions[:min(sample, len(r.questions))])
 		if err == nil {
 			return time.Now(), nil
 		}
@@ -240,29 +240,4 @@ func (r *running) untilRight(ctx context.Context) (time.Time, error) {
 		}
 		time.Sleep(pause) // who is starting has better things to do
 	}
-}
-
-// allRight asks one question after the other until an answer is wrong.
-func allRight(conn net.Conn, questions []question) error {
-	var answer [4096]byte
-	for i := range questions {
-		q := &questions[i]
-		if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
-			return err
-		}
-		if _, err := conn.Write(q.packet); err != nil {
-			return err
-		}
-		n, err := conn.Read(answer[:])
-		for err == nil && (n < 12 || !bytes.Equal(answer[:2], q.packet[:2])) {
-			n, err = conn.Read(answer[:]) // that was to a question given up before
-		}
-		if err != nil {
-			return err
-		}
-		if err := q.check(answer[:n]); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -67,6 +67,13 @@ func bindShared(fd int) (int, error) {
 	return name.(*unix.SockaddrInet4).Port, nil
 }
 
+// ReservePort reserves a TCP port of 127.0.0.1 until release is called. Whoever listens there with SO_REUSEPORT can go and
+// come back; meanwhile connections are refused, and nobody else gets the number, not even for an outgoing connection.
+func ReservePort() (number int, release func(), err error) {
+	p, err := reservePort(false)
+	return p.number, p.release, err
+}
+
 func freeUDP(number int) bool {
 	conn, err := net.ListenPacket("udp", loopback(number))
 	if err != nil {

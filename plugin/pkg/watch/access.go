@@ -250,6 +250,10 @@ func (a *access) CloseIdleConnections() {
 	}
 }
 
+// errEnded stands for the errors upon which client-go asks again every second, ten times over: an API server, or what stands
+// before it, that closes connections has no need of so many. Who asked waits longer each time, by its own rules.
+var errEnded = errors.New("the API server ended the connection before it answered")
+
 // send sends a request to where a route leads.
 func (a *access) send(r *route, req *http.Request) (*http.Response, error) {
 	streams := req.URL.Query().Get("watch")
@@ -267,9 +271,13 @@ func (a *access) send(r *route, req *http.Request) (*http.Response, error) {
 	response, err := r.transport.RoundTrip(req)
 	if err != nil {
 		trip.end()
-		if trip.isCut.Load() {
-			err = errCut
-		} else if elsewhere {
+		switch {
+		case trip.isCut.Load():
+			return nil, errCut
+		case utilnet.IsProbableEOF(err) || utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err):
+			err = errEnded
+		}
+		if elsewhere {
 			err = fmt.Errorf("the address is now %s: %w", r.base.Host, err)
 		}
 		return nil, err

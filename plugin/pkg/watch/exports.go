@@ -418,7 +418,17 @@ func (f *exportFeed) compactService(obj any) any {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.serviceItem(s)
+	return listed(f.serviceItem(s))
+}
+
+// nobody is what is left of all objects of a full list that nobody wants: most of a cluster.
+var nobody = &item{}
+
+func listed(it *item) *item {
+	if it.fact == nil {
+		return nobody
+	}
+	return it
 }
 
 // serviceItem has a fact only if the service is exported; of others at most the addresses are kept.
@@ -613,7 +623,7 @@ func (f *exportFeed) compactSlice(obj any) any {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.sliceItem(s)
+	return listed(f.sliceItem(s))
 }
 
 // sliceItem has a fact only if the service is exported and the slice makes sense.

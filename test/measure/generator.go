@@ -1,6 +1,6 @@
 //go:build linux
 
-package compare
+package measure
 
 import (
 	"errors"
@@ -20,19 +20,21 @@ const (
 	window = 16
 	// lostAfter is how long nothing may be answered until what is under way counts as lost.
 	lostAfter = time.Second
+	// Warm is how long a server is asked before anything is measured.
+	Warm = 300 * time.Millisecond
 	// tolerated is the share of questions that may be lost.
 	tolerated = 0.001
 )
 
 // The server has the first processor for itself, who asks has the second.
 const (
-	serverProcessor = 0
+	ServerProcessor = 0
 	askerProcessor  = 1
 )
 
-// generator asks a server from one thread of its own, without allocating.
-type generator struct {
-	questions []question
+// Generator asks a server from one thread of its own, without allocating.
+type Generator struct {
+	questions []Question
 	next      int
 	clients   []*client
 	answered  int
@@ -51,17 +53,17 @@ type client struct {
 
 // underWay is a question that was asked; question is nil when none is.
 type underWay struct {
-	question *question
+	question *Question
 	due      time.Time
 }
 
-// newGenerator connects to port of 127.0.0.1. The client's addresses are 127.0.1.1 and so on.
-func newGenerator(port int, questions []question) (*generator, error) {
-	g := &generator{questions: questions, out: newBatch(), in: newBatch()}
+// NewGenerator connects to port of 127.0.0.1. The client's addresses are 127.0.1.1 and so on.
+func NewGenerator(port int, questions []Question) (*Generator, error) {
+	g := &Generator{questions: questions, out: newBatch(), in: newBatch()}
 	for i := range sockets {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("open a socket: %w", err), g.close())
+			return nil, errors.Join(fmt.Errorf("open a socket: %w", err), g.Close())
 		}
 		g.clients = append(g.clients, &client{fd: fd})
 		err = errors.Join(
@@ -69,13 +71,14 @@ func newGenerator(port int, questions []question) (*generator, error) {
 			unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}),
 		)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("connect to port %d: %w", port, err), g.close())
+			return nil, errors.Join(fmt.Errorf("connect to port %d: %w", port, err), g.Close())
 		}
 	}
 	return g, nil
 }
 
-func (g *generator) close() error {
+// Close closes the sockets.
+func (g *Generator) Close() error {
 	var errs []error
 	for _, c := range g.clients {
 		errs = append(errs, unix.Close(c.fd))
@@ -83,9 +86,9 @@ func (g *generator) close() error {
 	return errors.Join(errs...)
 }
 
-// onThread calls do on a thread that is pinned to the processor of who asks, if there is more than one. No garbage is
+// OnThread calls do on a thread that is pinned to the processor of who asks, if there is more than one. No garbage is
 // collected meanwhile, which would take a processor from who asks or from the server.
-func onThread(do func() error) error {
+func OnThread(do func() error) error {
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	done := make(chan error)
@@ -100,8 +103,11 @@ func onThread(do func() error) error {
 	return <-done
 }
 
-// flood asks as fast as answers come, for so long, and returns how many came. The window is full at the end.
-func (g *generator) flood(d time.Duration) (answered int, err error) {
+// Answered is how many answers have come so far.
+func (g *Generator) Answered() int { return g.answered }
+
+// Flood asks as fast as answers come, for so long, and returns how many came. The window is full at the end.
+func (g *Generator) Flood(d time.Duration) (answered int, err error) {
 	before := g.answered
 	for _, c := range g.clients {
 		if err := g.ask(c, window-c.waiting, time.Time{}); err != nil {
@@ -140,7 +146,7 @@ func (g *generator) flood(d time.Duration) (answered int, err error) {
 }
 
 // again gives up what is under way and fills the windows anew.
-func (g *generator) again() error {
+func (g *Generator) again() error {
 	for _, c := range g.clients {
 		g.forget(c)
 		if err := g.ask(c, window, time.Time{}); err != nil {
@@ -150,15 +156,15 @@ func (g *generator) again() error {
 	return nil
 }
 
-func (g *generator) forget(c *client) {
+func (g *Generator) forget(c *client) {
 	g.lost += c.waiting
 	c.waiting = 0
 	clear(c.asked[:])
 }
 
-// steady asks so many questions per second, for so long, whether answers come or not, and returns how long each took
+// Steady asks so many questions per second, for so long, whether answers come or not, and returns how long each took
 // since it was due, sorted. What is lost took until the end.
-func (g *generator) steady(perSecond int, d time.Duration) ([]time.Duration, error) {
+func (g *Generator) Steady(perSecond int, d time.Duration) ([]time.Duration, error) {
 	n := int(d.Seconds() * float64(perSecond))
 	g.took = make([]time.Duration, 0, n)
 	interval := time.Second / time.Duration(perSecond)
@@ -204,7 +210,7 @@ func (g *generator) steady(perSecond int, d time.Duration) ([]time.Duration, err
 }
 
 // pause waits until something has come, or so long.
-func (g *generator) pause(d time.Duration) {
+func (g *Generator) pause(d time.Duration) {
 	fds := make([]unix.PollFd, 0, sockets)
 	for _, c := range g.clients {
 		fds = append(fds, unix.PollFd{Fd: int32(c.fd), Events: unix.POLLIN})
@@ -214,16 +220,16 @@ func (g *generator) pause(d time.Duration) {
 }
 
 // ask sends the next n questions, at most window.
-func (g *generator) ask(c *client, n int, due time.Time) error {
+func (g *Generator) ask(c *client, n int, due time.Time) error {
 	for i := range n {
 		q := &g.questions[g.next]
 		if g.next++; g.next == len(g.questions) {
 			g.next = 0
 		}
 		c.id++
-		q.packet[0], q.packet[1] = byte(c.id>>8), byte(c.id)
+		q.Packet[0], q.Packet[1] = byte(c.id>>8), byte(c.id)
 		c.asked[c.id] = underWay{q, due}
-		g.out.set(i, q.packet)
+		g.out.set(i, q.Packet)
 	}
 	c.waiting += n
 	if err := g.out.send(c.fd, n); err != nil {
@@ -233,7 +239,7 @@ func (g *generator) ask(c *client, n int, due time.Time) error {
 }
 
 // receive takes what has come for a client, and returns how many answers these were.
-func (g *generator) receive(c *client) (int, error) {
+func (g *Generator) receive(c *client) (int, error) {
 	n, err := g.in.receive(c.fd)
 	if err != nil {
 		return 0, fmt.Errorf("read an answer: %w", err)
@@ -264,22 +270,42 @@ func (g *generator) receive(c *client) (int, error) {
 }
 
 // check tells what is wrong with an answer.
-func (q *question) check(answer []byte) error {
+func (q *Question) check(answer []byte) error {
 	rcode, records := int(answer[3]&0xf), int(answer[6])<<8|int(answer[7])
-	if answer[2]&0x80 == 0 || rcode != q.rcode || records < q.least || records > q.most {
+	if answer[2]&0x80 == 0 || rcode != q.Rcode || records < q.Least || records > q.Most {
 		return fmt.Errorf("a wrong answer: rcode %d with %d records instead of rcode %d with %d to %d; the question was %q",
-			rcode, records, q.rcode, q.least, q.most, q.packet[12:])
+			rcode, records, q.Rcode, q.Least, q.Most, q.Packet[12:])
 	}
 	return nil
 }
 
-// errLost says that too many questions were lost for the figures to mean anything.
-var errLost = errors.New("too many questions were not answered")
+// ErrLost says that too many questions were lost for the figures to mean anything.
+var ErrLost = errors.New("too many questions were not answered")
 
-// checkLost returns errLost if so.
-func (g *generator) checkLost() error {
+// CheckLost returns ErrLost if so.
+func (g *Generator) CheckLost() error {
 	if g.answered == 0 || float64(g.lost) > tolerated*float64(g.lost+g.answered) {
-		return fmt.Errorf("%w: %d of %d", errLost, g.lost, g.lost+g.answered)
+		return fmt.Errorf("%w: %d of %d", ErrLost, g.lost, g.lost+g.answered)
 	}
 	return nil
+}
+
+// Steady asks a server at a fixed rate for so long, after a while in which it gets used to that, and returns how long its
+// answers took, sorted. The error is ErrLost when too many were lost.
+func Steady(port int, questions []Question, perSecond int, d time.Duration) (took []time.Duration, err error) {
+	g, err := NewGenerator(port, questions)
+	if err != nil {
+		return nil, err
+	}
+	err = OnThread(func() error {
+		if _, err := g.Steady(perSecond, Warm); err != nil {
+			return err
+		}
+		took, err = g.Steady(perSecond, d)
+		return err
+	})
+	if err == nil {
+		err = g.CheckLost()
+	}
+	return took, errors.Join(err, g.Close())
 }

@@ -1,0 +1,95 @@
+//go:build linux
+
+package measure
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// answering starts a server with a handler, and returns its port.
+func answering(t *testing.T, handler dns.HandlerFunc) int {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening, served := make(chan struct{}), make(chan error, 1)
+	s := &dns.Server{PacketConn: conn, Handler: handler, NotifyStartedFunc: func() { close(listening) }}
+	go func() { served <- s.ActivateAndServe() }()
+	select {
+	case <-listening:
+	case err := <-served:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Shutdown(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return conn.LocalAddr().(*net.UDPAddr).Port
+}
+
+func TestGenerator(t *testing.T) {
+	// One record for every name, so that one handler is right for all questions.
+	questions, err := Draw(200, func(i int) Service { return Service{fmt.Sprintf("svc%d.shop.svc.clusterset.local.", i), 1, "http"} }, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	questions = slices.DeleteFunc(questions, func(q Question) bool { return q.Most == 0 })
+	reply := func(change func(*dns.Msg)) dns.HandlerFunc {
+		return func(w dns.ResponseWriter, r *dns.Msg) {
+			m := (&dns.Msg{}).SetReply(r)
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{10, 0, 0, 1}}}
+			change(m)
+			_ = w.WriteMsg(m) // the asker may have gone
+		}
+	}
+	tests := []struct {
+		name    string
+		handler dns.HandlerFunc
+		want    string // in the error, "" for none
+	}{
+		{"right answers are counted", reply(func(*dns.Msg) {}), ""},
+		{"another rcode is an error", reply(func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), "rcode 2"},
+		{"a missing record is an error", reply(func(m *dns.Msg) { m.Answer = nil }), "with 0 records"},
+		{"answers with another id are none", reply(func(m *dns.Msg) { m.Id += 1 << 15 }), ErrLost.Error()},
+		{"no answer is none", func(dns.ResponseWriter, *dns.Msg) {}, ErrLost.Error()},
+	}
+	ways := map[string]func(*Generator) error{
+		"flood":  func(g *Generator) error { _, err := g.Flood(1100 * time.Millisecond); return err },
+		"steady": func(g *Generator) error { _, err := g.Steady(1000, 200*time.Millisecond); return err },
+	}
+	for _, test := range tests {
+		for way, ask := range ways {
+			t.Run(test.name+", "+way, func(t *testing.T) {
+				g, err := NewGenerator(answering(t, test.handler), questions)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer g.Close()
+				if err = ask(g); err == nil {
+					err = g.CheckLost()
+				}
+				switch {
+				case test.want == "" && err != nil:
+					t.Error(err)
+				case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+					t.Errorf("%v, want %s", err, test.want)
+				}
+				if way == "steady" && len(g.took) != 200 && test.want == "" {
+					t.Errorf("%d times, want 200", len(g.took))
+				}
+			})
+		}
+	}
+}
