@@ -29,8 +29,9 @@ all: ## Build the server, a static binary: bin/coredns
 help: ## List these commands
 	@sed -nE 's/^([a-z0-9]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
-generate: ## Write the generated source anew, after a change of plugin.cfg
+generate: ## Write what is generated anew, after a change of plugin.cfg or of the dashboard
 	go generate ./...
+	cd test && $(GO_PLAIN) go generate ./...
 
 test: unit e2e ## Run all tests: unit tests, then end to end with real control planes
 

@@ -2,6 +2,7 @@ package clusterset
 
 import (
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/fall"
@@ -45,6 +47,7 @@ type config struct {
 	// never.
 	stale, expire time.Duration
 	state         string // the folder of the last known state, "" for none
+	hash          uint64 // of the words of the stanza, see hashOf
 }
 
 // parser reads the stanza. Errors name file, line and property, and say what would be right.
@@ -59,7 +62,7 @@ type parser struct {
 
 // parse reads the one stanza of a server block. It contacts nobody.
 func parse(c *caddy.Controller) (*config, error) {
-	p := &parser{Controller: c, config: config{ttl: defaultTTL, policy: &balance.Policy{}}, seen: map[string]int{}}
+	p := &parser{Controller: c, config: config{ttl: defaultTTL, policy: &balance.Policy{}, hash: hashOf(c.Dispenser)}, seen: map[string]int{}}
 	stanzas := 0
 	for c.Next() {
 		if stanzas++; stanzas > 1 {
@@ -70,6 +73,19 @@ func parse(c *caddy.Controller) (*config, error) {
 		}
 	}
 	return &p.config, nil
+}
+
+// hashOf looks at words and where lines end, so not at comments or the space in between.
+func hashOf(words caddyfile.Dispenser) uint64 {
+	h, line := fnv.New64a(), 0
+	for words.Next() {
+		if words.Line() != line {
+			line = words.Line()
+			_, _ = h.Write([]byte{'\n'})
+		}
+		_, _ = h.Write(append([]byte(words.Val()), 0))
+	}
+	return h.Sum64()
 }
 
 func (p *parser) stanza() error {

@@ -351,3 +351,34 @@ func FuzzCorefile(f *testing.F) {
 		}
 	})
 }
+
+func TestHashOfAStanza(t *testing.T) {
+	const stanza = "clusterset {\n local east\n cluster east KC\n cluster west KC {\n address clusterip\n weight 3\n }\n}"
+	rows := []struct {
+		name, old, by string
+		same          bool
+	}{
+		{"the same words, the same hash", "", "", true},
+		{"space and comments do not count", " local east", "# here\n\n    local   east # there", true},
+		{"another weight is another hash", "weight 3", "weight 4", false},
+		{"another zone is another hash", "clusterset {", "clusterset other.local {", false},
+		{"one more line is another hash", "weight 3", "weight 3\n region r", false},
+	}
+	path := kubeconfigFile(t)
+	hash := func(t *testing.T, text string) uint64 {
+		t.Helper()
+		c, err := parseStanza(path, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.hash
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			was, is := hash(t, stanza), hash(t, strings.Replace(stanza, row.old, row.by, 1))
+			if (was == is) != row.same {
+				t.Errorf("The hashes are %x and %x", was, is)
+			}
+		})
+	}
+}

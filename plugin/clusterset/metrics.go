@@ -41,6 +41,12 @@ var (
 		Name:      "collapse_held",
 		Help:      "1 while a list of a cluster's API server is not believed because most of what was known has vanished from it.",
 	}, []string{"cluster", "resource"})
+	collapsesTotal = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "collapses_total",
+		Help:      "Lists of a cluster's API server that were not believed at once because most of what was known had vanished from them.",
+	}, []string{"cluster", "resource"})
 	stateErrors = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
@@ -119,6 +125,8 @@ var (
 		memberLabels, nil)
 	describeInsecure = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "tls_verification_disabled"),
 		"1 while the certificate of a cluster's API server is not verified, by insecure-skip-tls-verify in its kubeconfig; else 0.", memberLabels, nil)
+	describePolicy = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "policy_hash"),
+		"A number made of the words of all stanzas in use: servers that were told the same have the same.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -131,11 +139,13 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- describeRefused
 	ch <- describeExpiry
 	ch <- describeInsecure
+	ch <- describePolicy
 }
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(ch chan<- prometheus.Metric) {
 	collectRosters(ch)
+	ch <- prometheus.MustNewConstMetric(describePolicy, prometheus.GaugeValue, process.policyHash())
 	type id struct{ name, kind string }
 	seen := map[id]bool{}
 	process.sources(func(name string, kind mcs.SourceKind, st watch.Status) {
@@ -172,6 +182,18 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 	})
 }
 
+// policyHash is a whole number that the order of the server blocks does not change. During a reload it is made of the old
+// stanzas and the new ones.
+func (s *store) policyHash() float64 {
+	sum := uint64(0)
+	s.handlers.Each(func(c *Clusterset) bool {
+		sum += c.hash
+		return true
+	})
+	const exact = 1<<53 - 1 // beyond, a float64 skips numbers
+	return float64(sum & exact)
+}
+
 // collectRosters tells of the members that come and go, where there can be some.
 func collectRosters(ch chan<- prometheus.Metric) {
 	members, refused, followed := 0, map[refusal]int{}, false
@@ -198,6 +220,11 @@ type observer struct{}
 // Event implements watch.Observer.
 func (observer) Event(name, resource, event string, objects int) {
 	eventsTotal.WithLabelValues(name, resource, event).Add(float64(objects))
+	if event == "list" {
+		// They are 0 before the first collapse: nobody sees a counter rise that begins at 1.
+		collapseHeld.WithLabelValues(name, resource)
+		collapsesTotal.WithLabelValues(name, resource)
+	}
 }
 
 // Reject implements watch.Observer.
@@ -229,6 +256,7 @@ func (observer) Hold(name, resource string, held bool, before, after int) {
 		return
 	}
 	collapseHeld.WithLabelValues(name, resource).Set(1)
+	collapsesTotal.WithLabelValues(name, resource).Inc()
 	log.Warningf("Cluster %s: a list of %s leaves %d of %d; it is not believed until a second list says so, ten seconds from now", name, resource, after, before)
 }
 
@@ -277,6 +305,7 @@ func forgetSource(name string, left bool) {
 	rejectionsTotal.DeletePartialMatch(label)
 	watchProblem.DeletePartialMatch(label)
 	collapseHeld.DeletePartialMatch(label)
+	collapsesTotal.DeletePartialMatch(label)
 	stateErrors.DeletePartialMatch(label)
 	idMismatch.DeletePartialMatch(label)
 	invalidExports.DeletePartialMatch(label)

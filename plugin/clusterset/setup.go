@@ -1,6 +1,7 @@
 package clusterset
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -43,6 +44,8 @@ func setup(c *caddy.Controller) error {
 		handler.listen = listenAddresses(dnsserver.GetConfig(c).ListenHosts)
 		return handler.findNeighbours(dnsserver.GetConfig(c), func(name string) bool { return lease.Announced(c, name) })
 	})
+	itself := func() (*Clusterset, error) { return handler, nil }
+	process.handlers.Hold(c, fmt.Sprintf("%p", handler), itself, func(*Clusterset) error { return nil })
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		handler.Next = next
 		return handler

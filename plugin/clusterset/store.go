@@ -29,6 +29,8 @@ type store struct {
 	prepared stock
 
 	worlds *lease.Pool[*leased]
+	// handlers are those in use, each held by itself: for metrics only.
+	handlers *lease.Pool[*Clusterset]
 
 	mu       sync.Mutex // guards what follows; taken under the lock of the worlds, and under that of a roster
 	watchers map[watcherKey]*shared
@@ -89,6 +91,7 @@ const remoteGrace = 5 * time.Second
 func newStore() *store {
 	s := &store{started: time.Now(), watchers: map[watcherKey]*shared{}, rosters: map[string]*sharedRoster{}, prepared: stock{most: preparedAtMost}}
 	s.worlds = lease.NewPool(s.end)
+	s.handlers = lease.NewPool(func(*Clusterset) {})
 	return s
 }
 

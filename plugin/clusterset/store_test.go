@@ -517,6 +517,19 @@ func TestMetricsOfASource(t *testing.T) {
 	if got := testutil.ToFloat64(watchProblem.WithLabelValues("metrics-west", "services", "forbidden")); got != 0 {
 		t.Errorf("The problem counts %v after it ended", got)
 	}
+	o.Event("metrics-west", "services", "list", 3)
+	for i, held := range []bool{false, true, false, true} {
+		if i > 0 {
+			o.Hold("metrics-west", "services", held, 20, 1)
+		}
+		now := map[bool]float64{true: 1}[held]
+		if got := testutil.ToFloat64(collapseHeld.WithLabelValues("metrics-west", "services")); got != now {
+			t.Errorf("After step %d, %v collapses are held, want %v", i, got, now)
+		}
+	}
+	if got := testutil.ToFloat64(collapsesTotal.WithLabelValues("metrics-west", "services")); got != 2 {
+		t.Errorf("%v collapses are counted, want 2", got)
+	}
 	problems, err := testutil.GatherAndLint(prometheus.DefaultGatherer)
 	if err != nil {
 		t.Fatal(err)
@@ -618,5 +631,35 @@ func TestSlowly(t *testing.T) {
 func TestReadyAsksTheProcess(t *testing.T) {
 	if !(&Clusterset{}).Ready() {
 		t.Error("Without any world there is nothing to wait for")
+	}
+}
+
+func TestPolicyHash(t *testing.T) {
+	s, first, second := newTestStore(t), &lease.Tenant{}, &lease.Tenant{}
+	hold := func(who *lease.Tenant, hashes ...uint64) {
+		for _, hash := range hashes {
+			h := &Clusterset{config: config{hash: hash}}
+			if _, err := s.handlers.Acquire(who, fmt.Sprintf("%p", h), func() (*Clusterset, error) { return h, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	keep := func(who *lease.Tenant) { s.handlers.Keep(func(t *lease.Tenant) bool { return t == who }) }
+	defer keep(nil)
+	const large, other = uint64(1)<<63 + 5, uint64(1)<<40 + 1
+	if got := s.policyHash(); got != 0 {
+		t.Errorf("It is %v without a stanza", got)
+	}
+	hold(first, large, other)
+	was := s.policyHash()
+	hold(second, other, large)
+	keep(second)
+	if got := s.policyHash(); got != was {
+		t.Errorf("It is %v after a reload of the same stanzas in another order, and was %v", got, was)
+	}
+	hold(first, large, other+1)
+	keep(first)
+	if got := s.policyHash(); got == was {
+		t.Errorf("It is still %v after a reload with another stanza", got)
 	}
 }
