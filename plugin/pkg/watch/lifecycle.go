@@ -228,17 +228,27 @@ func (w *Watcher) reflector(ctx context.Context, r resource) *cache.Reflector {
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			r.store.stream = nil
 			r.store.start(ctx)
+			if isVersion(options.ResourceVersion) {
+				if err := w.mayGoOn(ctx, r, options.ResourceVersion); err != nil {
+					return nil, err
+				}
+			}
 			list, err := r.lists.ListWithContext(ctx, options)
 			w.observe(ctx, r.name, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			streamed := options.SendInitialEvents != nil
+			resumes := isVersion(options.ResourceVersion)
 			if streamed {
 				r.store.start(ctx)
-			} else if r.store.resumes() && wentBack(ctx, r.lists, options.ResourceVersion) {
-				w.anew()
-				return nil, apierrors.NewResourceExpired("the API server was restored from a backup")
+			} else {
+				resumes = r.store.resumes()
+			}
+			if resumes {
+				if err := w.mayGoOn(ctx, r, options.ResourceVersion); err != nil {
+					return nil, err
+				}
 			}
 			stream, err := r.lists.WatchWithContext(ctx, options)
 			if streamed && apierrors.IsInvalid(err) {
@@ -258,19 +268,41 @@ func (w *Watcher) reflector(ctx context.Context, r resource) *cache.Reflector {
 		cache.ReflectorOptions{Name: r.name, Backoff: &backoff, Logger: &logger, Clock: roundClock{after: until(ctx)}})
 }
 
+// isVersion reports whether a resourceVersion is one, and not "" or "0", which stand for the newest and for any.
+func isVersion(text string) bool { return text != "" && text != "0" }
+
+// mayGoOn returns an error where a watch or a list must not refer to the version it had reached: when the API server is not
+// as far any more, so that everything begins anew, and when it does not say, since it has just come back and does not know yet
+// who may read.
+func (w *Watcher) mayGoOn(ctx context.Context, r resource, was string) error {
+	back, err := wentBack(ctx, r.lists, was)
+	switch {
+	case back:
+		if r.store.reached != nil {
+			r.store.reached.Store(0)
+		}
+		w.anew()
+		return apierrors.NewResourceExpired("the API server was restored from a backup")
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		w.observe(ctx, r.name, err)
+		return err
+	}
+	return nil // it is for the watch itself to fail
+}
+
 // wentBack reports whether an API server is not as far as it was when a watch was interrupted: its etcd was wiped or
 // restored from a backup. A watch that is taken up at a version that is yet to come is not refused, but silent, and tells
-// nothing of what has changed. Where no answer can be had it is for the watch itself to fail.
-func wentBack(ctx context.Context, lists *cache.ListWatch, was string) bool {
+// nothing of what has changed; a list that asks for such a version is refused after three seconds, and client-go asks ten times.
+func wentBack(ctx context.Context, lists *cache.ListWatch, was string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	// Nothing matches, and without a resourceVersion the answer is not older than the question.
 	list, err := lists.ListWithContext(ctx, metav1.ListOptions{Limit: 1, FieldSelector: "metadata.name=-"})
 	if err != nil {
-		return false
+		return false, err
 	}
 	at, err := apimeta.ListAccessor(list)
-	return err == nil && at.GetResourceVersion() != "" && version(at.GetResourceVersion()) < version(was)
+	return err == nil && at.GetResourceVersion() != "" && version(at.GetResourceVersion()) < version(was), nil
 }
 
 // roundClock is the real clock, but waiting ends with the round: a Reflector whose list was refused waits for nothing else
