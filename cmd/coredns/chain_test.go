@@ -63,7 +63,7 @@ const changers = `.:0 {
 func TestRecordsSurviveWhatOtherPluginsDoToAnswers(t *testing.T) {
 	for _, tc := range []struct{ name, cache string }{{"each query reaches the records", ""}, {"what is cached is a copy", "cache 30"}} {
 		t.Run(tc.name, func(t *testing.T) {
-			addr := chainFor(t, strings.Replace(changers, "CACHE", tc.cache, 1), "db-3.west.db.shop.svc.example.org.")
+			addr := chainFor(t, strings.Replace(changers, "CACHE", tc.cache, 1), "db-3.east.db.shop.svc.example.org.", "db-3.west.db.shop.svc.example.org.")
 			var asking sync.WaitGroup
 			var mu sync.Mutex // guards first
 			first := map[dns.Question]string{}
@@ -110,9 +110,9 @@ func sortedText(m *dns.Msg, cached bool) string {
 	return strings.Join(lines, "\n")
 }
 
-// chainFor starts the server in this process, waits until it answers a name with one address, and returns its own. The
-// Corefile has a place for the path of a kubeconfig.
-func chainFor(tb testing.TB, corefile, name string) string {
+// chainFor starts the server in this process, waits until it answers each of the names with one address, so that it knows all of
+// its world, and returns its own. The Corefile has a place for the path of a kubeconfig.
+func chainFor(tb testing.TB, corefile string, names ...string) string {
 	tb.Helper()
 	kubeconfig := cluster(tb)
 	defaults := dnsserver.Directives
@@ -132,15 +132,18 @@ func chainFor(tb testing.TB, corefile, name string) string {
 		}
 	})
 	addr := instance.Servers()[0].LocalAddr().String()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		reply, _, err := new(dns.Client).Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), addr)
+	for deadline := time.Now().Add(patience); len(names) > 0; {
+		reply, _, err := new(dns.Client).Exchange(new(dns.Msg).SetQuestion(names[0], dns.TypeA), addr)
 		if err == nil && len(reply.Answer) == 1 {
-			return addr
+			names = names[1:]
+			continue
 		}
 		if time.Now().After(deadline) {
 			tb.Fatalf("The server does not know its world: %v\n%v", err, reply)
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
+	return addr
 }
 
 // cluster starts an API server with two exported Services, and returns the path of its kubeconfig.
