@@ -264,7 +264,7 @@ func flood(t *testing.T, x *scene) {
 
 func lie(t *testing.T, x *scene) {
 	t.Helper()
-	const garbled = 20
+	const garbled = 10 // a server that gets garbage asks less and less often
 	l := startLiar(t, north)
 	x.either(north, north.now, version{})
 	x.mayBeStale(north)
