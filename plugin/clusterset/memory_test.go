@@ -16,6 +16,7 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
@@ -106,4 +107,45 @@ func liveHeap() int {
 	}
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc) //nolint:gosec // far below 2^63
+}
+
+// TestTheMemoryOfTheFirstListsIsGivenBackOnce looks at what a world has done after each change: nothing before all sources have
+// told what they know, and nothing a second time.
+func TestTheMemoryOfTheFirstListsIsGivenBackOnce(t *testing.T) {
+	forced := func() uint32 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.NumForcedGC
+	}
+	for _, row := range []struct {
+		name     string
+		services int
+		want     uint32
+	}{
+		{"a large world", muchToTidy, 1},
+		{"a small world is not worth it", muchToTidy - 1, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newTestWorld(mcs.Scope{Members: membersOf("east")}, func(w *world) {
+				for i := range row.services {
+					w.shard("east", "shop", fmt.Sprint("web-", i), clusterIPShard("10.0.0.1"))
+				}
+			})
+			before := forced()
+			w.publish()
+			w.done.Wait()
+			if n := forced() - before; n != 0 {
+				t.Errorf("%d collections before the cluster has told all", n)
+			}
+			w.allSynced()
+			for i := range 3 {
+				w.shard("east", "shop", "web-0", clusterIPShard(fmt.Sprint("10.0.1.", i)))
+				w.publish()
+			}
+			w.done.Wait()
+			if n := forced() - before; n != row.want {
+				t.Errorf("%d collections, want %d", n, row.want)
+			}
+		})
+	}
 }

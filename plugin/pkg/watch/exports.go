@@ -737,9 +737,7 @@ func (f *exportFeed) putSlice(h *held, it *item, from origin, was *mcs.Slice) {
 // own notes to which service a slice belongs, where its name does not say it. Controllers name slices by the service, a hyphen
 // and something random, and there are many.
 func (f *exportFeed) own(id, key mcs.ServiceKey) {
-	if rest, begins := strings.CutPrefix(id.Name, key.Name); begins && strings.HasPrefix(rest, "-") {
-		delete(f.strays, id)
-	} else {
+	if !strings.HasPrefix(id.Name, key.Name+"-") {
 		f.strays[id] = key
 	}
 }
