@@ -273,7 +273,7 @@ func lie(t *testing.T, x *scene) {
 	// A server that gets garbage asks less and less often, so it is waited for twice.
 	for _, enough := range []int64{garbled / 2, garbled} {
 		x.stir(t, "garbage is sent", north, func(context.Context) error {
-			if n := l.answers.Load(); int64(n) < enough {
+			if n := l.answers.Load(); n < enough {
 				return fmt.Errorf("%d times", n)
 			}
 			return nil

@@ -8,7 +8,6 @@ package chaos
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // cluster is a running cluster, a client for it, and what it exports now.
@@ -41,23 +41,9 @@ const (
 	zone      = "clusterset.local."
 	// limit bounds every wait that has no bound of its own.
 	limit = 60 * time.Second
-	// pollEvery is the pause between two looks at a condition.
-	pollEvery = 5 * time.Millisecond
 )
 
-func TestMain(m *testing.M) {
-	stop, err := start(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := errors.Join(stop(), goleak.Find(leftByProxies()...)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(suite.Run(m, start, leftByProxies()...)) }
 
 // leftByProxies are goroutines of toxiproxy, which never ends those that hold data for a connection that was closed.
 func leftByProxies() []goleak.Option {
@@ -97,28 +83,4 @@ func start(ctx context.Context) (stop func() error, err error) {
 
 func everybody() []*cluster { return []*cluster{east, west, north} }
 
-// must fails the test on an error.
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// within waits until check returns nil.
-func within(t *testing.T, limit time.Duration, what string, check func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	for {
-		err := check(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within %s: %s: %v", limit, what, err)
-		case <-time.After(pollEvery):
-		}
-	}
-}
+var must, within = suite.Must, suite.Within

@@ -6,13 +6,11 @@ package deploy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/demo"
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // limit bounds every wait of a test.
@@ -36,19 +35,7 @@ var (
 	kubeconfig string
 )
 
-func TestMain(m *testing.M) {
-	stop, err := start(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := errors.Join(stop(), goleak.Find()); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(suite.Run(m, start)) }
 
 // start builds the programs, starts the clusters and gives them services.
 func start(ctx context.Context) (stop func() error, err error) {
@@ -123,21 +110,10 @@ const (
 	echoAddress = "10.97.0.81"
 )
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = suite.Must
 
-// within waits until check returns nil, also while a test cleans up.
+// within waits until check returns nil, for as long as limit.
 func within(t *testing.T, what string, check func() error) {
 	t.Helper()
-	err := check()
-	for deadline := time.Now().Add(limit); err != nil; err = check() {
-		if time.Now().After(deadline) {
-			t.Fatalf("Not within %s: %s: %v", limit, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	suite.Within(t, limit, what, func(context.Context) error { return check() })
 }

@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"go.uber.org/goleak"
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // cluster is a running cluster and a client for it.
@@ -43,19 +43,7 @@ const limit = 30 * time.Second
 // pollEvery is the pause between two looks at a condition.
 const pollEvery = 2 * time.Millisecond
 
-func TestMain(m *testing.M) {
-	stop, err := start(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := errors.Join(stop(), goleak.Find()); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(suite.Run(m, start)) }
 
 // start builds the programs and starts the clusters.
 func start(ctx context.Context) (stop func() error, err error) {
@@ -135,25 +123,6 @@ func stopped(t *testing.T, s *server.Server) {
 	}
 }
 
-// within waits until check returns nil, and returns how long that took.
-func within(t *testing.T, limit time.Duration, what string, check func(context.Context) error) time.Duration {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	begin := time.Now()
-	for {
-		err := check(ctx)
-		if err == nil {
-			return time.Since(begin)
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within %s: %s: %v", limit, what, err)
-		case <-time.After(pollEvery):
-		}
-	}
-}
-
 // name is the name of a service.
 func name(service string) string { return service + "." + namespace + ".svc." + zone }
 
@@ -197,13 +166,7 @@ func ready(t *testing.T, s *server.Server) {
 	}
 }
 
-// must fails the test on an error.
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must, within = suite.Must, suite.Within
 
 // export makes a headless service with endpoints in a cluster and exports it.
 func export(t *testing.T, c cluster, service string, addresses ...string) kube.Simple {

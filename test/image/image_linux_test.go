@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -62,12 +63,7 @@ const unreachable = `{apiVersion: v1, kind: Config, current-context: west, conte
   clusters: [{name: west, cluster: {server: "https://127.0.0.1:1"}}], users: [{name: west, user: {token: none}}]}
 `
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = suite.Must
 
 // need skips the test where the machine cannot build or run an image.
 func need(t *testing.T) {

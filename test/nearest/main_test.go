@@ -16,11 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // cluster is a running cluster, a client for it, and where its workloads ask from.
@@ -44,21 +43,13 @@ const (
 	zone      = "clusterset.local."
 	// limit bounds every wait that has no bound of its own.
 	limit = 30 * time.Second
-	// pollEvery is the pause between two looks at a condition.
-	pollEvery = 2 * time.Millisecond
 )
 
 func TestMain(m *testing.M) {
-	stop, err := start(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := errors.Join(stop(), goleak.Find(), everything.err()); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = max(code, 1)
-	}
+	code := suite.Run(m, func(ctx context.Context) (func() error, error) {
+		stop, err := start(ctx)
+		return func() error { return errors.Join(stop(), everything.err()) }, err
+	})
 	fmt.Printf("%d answers, with %d addresses, were looked at\n", everything.answers.Load(), everything.addresses.Load())
 	os.Exit(code)
 }
@@ -172,31 +163,12 @@ func stopped(t *testing.T, s *server.Server) {
 	}
 }
 
-// must fails the test on an error.
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = suite.Must
 
 // within waits until check returns nil, and returns how long that took.
 func within(t *testing.T, limit time.Duration, what string, check func() error) time.Duration {
 	t.Helper()
-	begin := time.Now()
-	for {
-		err := check()
-		took := time.Since(begin)
-		switch {
-		case err == nil:
-			return took
-		case took > limit:
-			t.Fatalf("not within %s: %s: %v", limit, what, err)
-		case t.Context().Err() != nil:
-			t.Fatal(t.Context().Err())
-		}
-		time.Sleep(pollEvery)
-	}
+	return suite.Within(t, limit, what, func(context.Context) error { return check() })
 }
 
 // shows checks the value of a gauge or counter with those labels ("name", "value" in turn); 0 when there is none.

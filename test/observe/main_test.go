@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // limit bounds every wait of a test.
@@ -42,29 +43,12 @@ func needs(t *testing.T, program string) {
 	}
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = suite.Must
 
-// within waits until check returns nil.
+// within waits until check returns nil, for as long as limit.
 func within(t *testing.T, what string, check func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	for {
-		err := check(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("Not within %s: %s: %v", limit, what, err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	suite.Within(t, limit, what, check)
 }
 
 // unless turns a finding into an error for within.

@@ -28,6 +28,7 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // binaries and binary are the control plane and the server.
@@ -47,25 +48,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = suite.Must
 
 // limit bounds each wait. It is longer than an API server must be quiet before it is asked for a sign of life.
 const limit = 60 * time.Second
 
+// within waits until check returns nil, for as long as limit.
 func within(t *testing.T, what string, check func() error) {
 	t.Helper()
-	err := check()
-	for deadline := time.Now().Add(limit); err != nil; err = check() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", limit, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	suite.Within(t, limit, what, func(context.Context) error { return check() })
 }
 
 // granted returns the rights in a manifest, as "verb resource".
