@@ -197,7 +197,7 @@ func (s *store) policyHash() float64 {
 // collectRosters tells of the members that come and go, where there can be some.
 func collectRosters(ch chan<- prometheus.Metric) {
 	members, refused, followed := 0, map[refusal]int{}, false
-	for _, r := range process.allRosters() {
+	for _, r := range process.listed.Load().rosters {
 		followed = true
 		n, why := r.counts()
 		members += n
