@@ -368,4 +368,5 @@ var unusableBecause = map[mcs.UnusableReason]string{
 	mcs.NoAddress:        "takes no part: it has no address of the kind that 'address' asks for",
 	mcs.NotAllowed:       "exports addresses that 'allow' does not hold; they are left out",
 	mcs.ForeignNamespace: "takes no part: 'namespaces' does not hold this one",
+	mcs.WrongCluster:     "takes no part: it says that it is another cluster",
 }

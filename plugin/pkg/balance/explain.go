@@ -55,8 +55,8 @@ type Candidate struct {
 
 // ExplainedTier is one tier of a plan.
 type ExplainedTier struct {
-	Counts
-	Load
+	Counts Counts
+	Load   Load
 	// Near is the narrowest label that all of it shares with the client. It means nothing when Far is true: then none is.
 	Near Label
 	Far  bool

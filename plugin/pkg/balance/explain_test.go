@@ -60,7 +60,7 @@ func TestExplanationsAreTrue(t *testing.T) {
 				continue
 			}
 			e := r.policy.Explain(r.service, r.view, r.client, draw, of, int(seed%9)) //nolint:gosec // small
-			want := r.given(draw, of, int(seed%9), e.Choice, t)                       //nolint:gosec // small
+			want := r.given(t, draw, of, int(seed%9), e.Choice)                       //nolint:gosec // small
 			var got []netip.Addr
 			for i := range e.Candidates {
 				c := &e.Candidates[i]
@@ -85,7 +85,7 @@ func TestExplanationsAreTrue(t *testing.T) {
 }
 
 // given is what the plan gives, in order; its choice must be the one that is explained.
-func (r *randomPlan) given(d Draw, of Family, most int, explained Choice, t *testing.T) []netip.Addr {
+func (r *randomPlan) given(t *testing.T, d Draw, of Family, most int, explained Choice) []netip.Addr {
 	t.Helper()
 	plan := r.policy.Plan(r.service, r.view, r.client)
 	var out []netip.Addr
