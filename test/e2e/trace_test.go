@@ -57,7 +57,10 @@ func (c *collector) of(plugin, name string) (map[string]string, error) {
 	return nil, fmt.Errorf("no span of %s for %s among %d", plugin, name, len(c.spans))
 }
 
-func TestTracesShowMemberTierAndWhy(t *testing.T) {
+// logLine is the example of the README.
+const logLine = `log . "{remote} in {/locality/cluster} {/locality/zone} by {/locality/source}: {name} {rcode} from {/clusterset/member} tier {/clusterset/tier}: {/clusterset/why}"`
+
+func TestTracesAndLogShowMemberTierAndWhy(t *testing.T) {
 	const service = "traced"
 	for _, c := range []cluster{east, west} {
 		_, err := c.Create(t.Context(), kube.Simple{Namespace: namespace, Name: service, Addresses: []string{"192.0.2.11"}})
@@ -68,7 +71,7 @@ func TestTracesShowMemberTierAndWhy(t *testing.T) {
 	collects := httptest.NewServer(zipkin)
 	t.Cleanup(collects.Close)
 	s := run(t, corefile("trace zipkin "+strings.TrimPrefix(collects.URL, "http://")+" {\nzipkin_max_batch_size 1\n}",
-		"locality {\ncluster east\n}", stanza([]cluster{east, west}, "prefer cluster region")))
+		"metadata", logLine, "locality {\ncluster east\n}", stanza([]cluster{east, west}, "prefer cluster region")))
 	ready(t, s)
 	within(t, limit, "the service is answered", answers(s, name(service), 1))
 
@@ -95,4 +98,7 @@ func TestTracesShowMemberTierAndWhy(t *testing.T) {
 		"clusterset/why": "nearest", "locality/cluster": "east", "locality/source": "cluster",
 	})
 	check(name("no-"+service), map[string]string{"clusterset/why": "unknown", "clusterset/member": ""})
+	if want := "127.0.0.1 in east  by cluster: " + name(service) + " NOERROR from east tier 0: nearest"; !strings.Contains(s.Log(), want) {
+		t.Errorf("There is no %q in the log", want)
+	}
 }
