@@ -562,23 +562,30 @@ func TestLongNames(t *testing.T) {
 }
 
 func TestMetadata(t *testing.T) {
-	c := handlerOf(shop(true))
 	for _, tc := range []struct {
-		qname        string
-		kind, source string
-		none         bool
+		name, qname string
+		synced      bool
+		want        told
+		none        bool
 	}{
-		{"web.shop.svc.clusterset.local.", "ClusterSetIP", "exports", false},
-		{"imported.shop.svc.clusterset.local.", "ClusterSetIP", "imports", false},
-		{"db-0.east.db.data.svc.clusterset.local.", "Headless", "exports", false},
-		{"none.shop.svc.clusterset.local.", "", "", false},
-		{"example.org.", "", "", true},
+		{"a service has a member and a tier", "web.shop.svc.clusterset.local.", true,
+			told{kind: "ClusterSetIP", source: "exports", member: "east", tier: "0", why: "nearest"}, false},
+		{"an import has no member", "imported.shop.svc.clusterset.local.", true, told{kind: "ClusterSetIP", source: "imports", why: "import"}, false},
+		{"nothing is chosen for one endpoint", "db-0.east.db.data.svc.clusterset.local.", true, told{kind: "Headless", source: "exports"}, false},
+		{"an unknown name has a reason", "none.shop.svc.clusterset.local.", true, told{why: "unknown"}, false},
+		{"what may yet come has another", "none.shop.svc.clusterset.local.", false, told{why: "unsynced"}, false},
+		{"the zone itself has none", "clusterset.local.", true, told{}, false},
+		{"another zone has no metadata", "example.org.", true, told{}, true},
 	} {
-		t.Run(tc.qname, func(t *testing.T) {
+		t.Run(tc.name, func(t *testing.T) {
+			c := handlerOf(shop(tc.synced))
 			r := new(dns.Msg).SetQuestion(tc.qname, dns.TypeA)
 			ctx := c.Metadata(metadata.ContextWithMetadata(t.Context()), request.Request{Req: r, W: &test.ResponseWriter{}})
 			ask(ctx, c, r, false)
-			for label, want := range map[string]string{"clusterset/type": tc.kind, "clusterset/source": tc.source} {
+			for label, want := range map[string]string{
+				"clusterset/type": tc.want.kind, "clusterset/source": tc.want.source, "clusterset/member": tc.want.member,
+				"clusterset/tier": tc.want.tier, "clusterset/why": tc.want.why,
+			} {
 				f := metadata.ValueFunc(ctx, label)
 				if (f == nil) != tc.none {
 					t.Fatalf("%s is there: %v", label, f != nil)
@@ -586,6 +593,27 @@ func TestMetadata(t *testing.T) {
 				if f != nil && f() != want {
 					t.Errorf("%s is %q, want %q", label, f(), want)
 				}
+			}
+		})
+	}
+}
+
+func TestWhy(t *testing.T) {
+	plan := &balance.Plan{}
+	for _, tc := range []struct {
+		name string
+		a    answer
+		want string
+	}{
+		{"the nearest tier", answer{plan: plan}, "nearest"},
+		{"another tier", answer{plan: plan, choice: balance.Choice{Tier: 1}}, "farther"},
+		{"what is not well is said before how far it is", answer{plan: plan, choice: balance.Choice{Tier: 1, Degraded: true}}, "degraded"},
+		{"panic is said before all", answer{plan: plan, choice: balance.Choice{Tier: 1, Panic: true, Degraded: true}}, "panic"},
+		{"nothing was chosen", answer{}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := tc.a.why(); got != tc.want {
+				t.Errorf("It is %q, want %q", got, tc.want)
 			}
 		})
 	}
