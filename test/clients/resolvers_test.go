@@ -59,7 +59,7 @@ var resolvers = []resolver{
 
 // missing says what is not there; "" if all is.
 func (r resolver) missing() string {
-	for _, need := range strings.FieldsSeq(r.needs) {
+	for need := range strings.FieldsSeq(r.needs) {
 		if _, err := exec.LookPath(need); err != nil && (!filepath.IsAbs(need) || !exists(need)) {
 			return fmt.Sprintf("%s is not here: install the packages %s", need, r.packages)
 		}
