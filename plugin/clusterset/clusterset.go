@@ -125,11 +125,16 @@ func (a *answer) message() *dns.Msg {
 	return &m.Msg
 }
 
-// room returns how many octets the answer has for its records.
+// room returns how many octets the answer has for its records. The reply has an OPT record if the query has one, with those of its
+// options that the server knows, which a cookie is not: over TCP, where all must fit, all of them count, and over UDP none, since
+// what is made there must be too much rather than too little, or there is no TC.
 func (a *answer) room() int {
 	taken := 12 + len(a.qname) + 1 + 4
 	if opt := a.state.Req.IsEdns0(); opt != nil {
-		taken += dns.Len(opt)
+		taken += sizeOPT
+		if a.tcp() {
+			taken += dns.Len(opt) - sizeOPT
+		}
 	}
 	return a.state.Size() - taken
 }
