@@ -20,7 +20,7 @@ LINTER    = bin/golangci-lint
 LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 
 .DELETE_ON_ERROR:
-.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos simulate simulatefaults fuzz lint vulncheck image clean gcc
+.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos picture simulate simulatefaults fuzz lint vulncheck image clean gcc
 
 all: ## Build the server, a static binary: bin/coredns
 	@echo "== build bin/coredns $(VERSION) (the first time: some minutes, for the dependencies)"
@@ -70,6 +70,9 @@ scale: ## Measure it with a hundred simulated clusters and up to a million endpo
 
 chaos: ## Hurt three clusters under load; the table goes into test/chaos/README.md
 	cd test && CHAOS_WRITE=1 $(GO_PLAIN) go test -count=1 -v -run '^TestChaos$$' -timeout 15m ./chaos
+
+picture: ## Draw the main panels of the dashboard from four minutes of real servers into docs/images (needs prometheus)
+	cd test && PICTURE_WRITE=1 $(GO_PLAIN) go test -count=1 -v -run '^TestPicture$$' ./observe
 
 # A schedule is what happens to four clusters and the server, drawn from a seed: the same seed, the same schedule.
 simulate: ## Compare the server with a model in 10,000 random schedules (SCHEDULES=N, SEED=N: one of them, 10 times, in full)

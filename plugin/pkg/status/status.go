@@ -126,6 +126,8 @@ type HealthChange struct {
 type Services struct {
 	Version  string           `json:"version"`
 	Services []ServiceSummary `json:"services"`
+	// Matrix says what share of the clients at each place each member gets, on average over the services that have one.
+	Matrix []MatrixRow `json:"matrix,omitempty"`
 }
 
 // ServiceSummary is a line of the table of services.
@@ -136,6 +138,8 @@ type ServiceSummary struct {
 	// Imported is true where a ServiceImport is the truth.
 	Imported bool     `json:"imported,omitempty"`
 	Members  []string `json:"members"`
+	// Weights are what the members are drawn by in a tier, before their health, in the order of Members.
+	Weights []float64 `json:"weights,omitempty"`
 	// Ready of Total endpoints.
 	Ready int `json:"ready"`
 	Total int `json:"total"`
