@@ -126,8 +126,9 @@ type explaining struct {
 func (e *explaining) ask(c *Clusterset, zone int) {
 	e.writer.reply = nil
 	e.refused = e.question.Type == dns.TypeAXFR || e.question.Type == dns.TypeIXFR
-	if mine := e.make(c, e.writer, e.request, zone); !mine || e.refused {
-		e.next = !mine && !e.refused
+	mine := e.make(c, e.writer, e.request, zone)
+	e.next = c.shadow || !mine && !e.refused
+	if !mine || e.refused {
 		return
 	}
 	_ = request.NewScrubWriter(e.request, e.writer).WriteMsg(e.message()) // replyTo never fails

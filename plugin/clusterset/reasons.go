@@ -147,11 +147,19 @@ func unusableOf(r mcs.Report) map[topology.ClusterID]string {
 
 // verdict says in one sentence what is answered and why.
 func (e *explaining) verdict() string {
+	if e.shadow {
+		return "The next plugin answers (shadow). Without that: " + e.verdictAlone()
+	}
+	return e.verdictAlone()
+}
+
+// verdictAlone is the verdict without regard to `shadow`.
+func (e *explaining) verdictAlone() string {
 	n := &e.name
 	switch {
 	case e.refused:
 		return "Zone transfers are refused."
-	case e.next:
+	case e.absent && e.fall.Through(strings.ToLower(e.qname)):
 		return "The name is not known, so the next plugin answers (fallthrough)."
 	case e.absent && !e.certain:
 		return fmt.Sprintf("Nobody who has told all it knows has this name, but it may yet come from %s, so the answer is SERVFAIL: clients ask again.", e.unsynced())
