@@ -58,8 +58,12 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	if zone < 0 {
 		return chain.Next(pluginName, c.Next, ctx, w, r)
 	}
-	switch r.Question[0].Qtype {
-	case dns.TypeAXFR, dns.TypeIXFR:
+	switch transfer := r.Question[0].Qtype == dns.TypeAXFR || r.Question[0].Qtype == dns.TypeIXFR; {
+	case c.shadow && transfer:
+		return chain.Next(pluginName, c.Next, ctx, w, r)
+	case c.shadow:
+		return c.serveShadow(ctx, w, r, zone)
+	case transfer:
 		return dns.RcodeRefused, nil
 	}
 	if reply := c.answer(ctx, w, r, zone); reply != nil {

@@ -33,6 +33,7 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/demo"
 	"github.com/clusterset-dns/clusterset-dns/test/examples"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // timeout bounds each wait.
@@ -109,6 +110,11 @@ var runs = map[string][]run{
 		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
 		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
 	}}},
+	"first-day-shadow": {{queries: []query{
+		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}}, // west exports it, and nobody imports it
+		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+	}, check: comparedInTheShadow}},
 	"hub": {{queries: []query{
 		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.8"}},
 	}}},
@@ -288,6 +294,31 @@ func example(t *testing.T, name string, replace []string) string {
 
 // aTenthToWest asks from a thousand addresses. By chance alone the number is more than six standard deviations of 9.5
 // away from 100 in one of a billion runs.
+// comparedInTheShadow looks for answers of both kinds among those that were compared. Each look asks once more, since the first
+// answers of a start may come before west is known.
+func comparedInTheShadow(t *testing.T, s *server.Server) {
+	t.Helper()
+	suite.Within(t, timeout, "answers are compared", func(ctx context.Context) error {
+		for _, name := range []string{"cart", "echo"} {
+			if _, err := s.Query(ctx, name+".shop.svc.clusterset.local.", dns.TypeA); err != nil {
+				return err
+			}
+		}
+		families, err := s.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		found := map[string]bool{}
+		for _, m := range families["coredns_clusterset_shadow_answers_total"].GetMetric() {
+			found[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue() > 0
+		}
+		if !found["same"] || !found["different"] {
+			return fmt.Errorf("it counts %v", found)
+		}
+		return nil
+	})
+}
+
 func aTenthToWest(t *testing.T, s *server.Server) {
 	t.Helper()
 	got := map[string]int{}
