@@ -58,8 +58,12 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	if zone < 0 {
 		return chain.Next(pluginName, c.Next, ctx, w, r)
 	}
-	switch r.Question[0].Qtype {
-	case dns.TypeAXFR, dns.TypeIXFR:
+	switch transfer := r.Question[0].Qtype == dns.TypeAXFR || r.Question[0].Qtype == dns.TypeIXFR; {
+	case c.shadow && transfer:
+		return chain.Next(pluginName, c.Next, ctx, w, r)
+	case c.shadow:
+		return c.serveShadow(ctx, w, r, zone)
+	case transfer:
 		return dns.RcodeRefused, nil
 	}
 	if reply := c.answer(ctx, w, r, zone); reply != nil {
@@ -121,11 +125,16 @@ func (a *answer) message() *dns.Msg {
 	return &m.Msg
 }
 
-// room returns how many octets the answer has for its records.
+// room returns how many octets the answer has for its records. The reply has an OPT record if the query has one, with those of its
+// options that the server knows, which a cookie is not: over TCP, where all must fit, all of them count, and over UDP none, since
+// what is made there must be too much rather than too little, or there is no TC.
 func (a *answer) room() int {
 	taken := 12 + len(a.qname) + 1 + 4
 	if opt := a.state.Req.IsEdns0(); opt != nil {
-		taken += dns.Len(opt)
+		taken += sizeOPT
+		if a.tcp() {
+			taken += dns.Len(opt) - sizeOPT
+		}
 	}
 	return a.state.Size() - taken
 }

@@ -514,6 +514,33 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// A client that is not told by TC that endpoints are missing takes a part for the whole. Options of the query that the reply does not
+// have, such as cookies, leave more room than one thinks.
+func TestWhatDoesNotFitIsSaid(t *testing.T) {
+	const endpoints = 500
+	many := handlerOf(bigWorld(endpoints))
+	for what, options := range map[string][]dns.EDNS0{
+		"no option":         nil,
+		"a cookie":          {&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"}},
+		"a long cookie":     {&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: strings.Repeat("01234567", 10)}},
+		"an unknown option": {&dns.EDNS0_LOCAL{Code: 65001, Data: make([]byte, 300)}},
+	} {
+		for size := 512; size <= 1300; size++ {
+			for qtype, qname := range map[uint16]string{
+				dns.TypeA: "db.data.svc.clusterset.local.", dns.TypeAAAA: "db.data.svc.clusterset.local.", dns.TypeSRV: "_http._tcp.db.data.svc.clusterset.local.",
+			} {
+				r := new(dns.Msg).SetQuestion(qname, qtype)
+				r.SetEdns0(uint16(size), false)
+				r.IsEdns0().Option = options
+				reply, _ := ask(t.Context(), many, r, false)
+				if len(reply.Answer) < endpoints && !reply.Truncated {
+					t.Fatalf("%s, %d octets, %s: %d of %d records, and no TC", dns.TypeToString[qtype], size, what, len(reply.Answer), endpoints)
+				}
+			}
+		}
+	}
+}
+
 func TestLongNames(t *testing.T) {
 	label := strings.Repeat("l", 63)
 	ids := []topology.ClusterID{topology.ClusterID(label + "." + label), "east"}

@@ -26,24 +26,48 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 )
 
-// operator types the commands of deploy/README.md, in a folder that has deploy in it.
+// operator types the commands of a document, in a folder that has deploy in it.
 type operator struct {
-	dir      string
-	commands string // what the README prints, one blank between words
+	dir            string
+	document, text string
+	commands       string // what it prints, one blank between words
 }
 
+// newOperator returns one with deploy/README.md in hand.
 func newOperator(t *testing.T) operator {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.Symlink(filepath.Join(root, "deploy"), filepath.Join(dir, "deploy")))
-	readme, err := os.ReadFile(filepath.Join(root, "deploy", "README.md"))
+	return operator{dir: dir}.reads(t, "deploy/README.md")
+}
+
+// reads puts another document into the operator's hands.
+func (o operator) reads(t *testing.T, document string) operator {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(document)))
 	must(t, err)
-	return operator{dir: dir, commands: words(strings.ReplaceAll(string(readme), "\\\n", " "))}
+	o.document, o.text = document, string(text)
+	o.commands = words(strings.ReplaceAll(o.text, "\\\n", " "))
+	return o
+}
+
+// script returns the printed block that has a line which begins with these words, as it is typed.
+func (o operator) script(t *testing.T, beginning string) string {
+	t.Helper()
+	const indent = "    "
+	for block := range strings.SplitSeq(o.text, "\n\n") {
+		if !strings.HasPrefix(block, indent) || !strings.Contains(block, "\n"+indent+beginning) && !strings.HasPrefix(block, indent+beginning) {
+			continue
+		}
+		return strings.TrimPrefix(strings.ReplaceAll(block, "\n"+indent, "\n"), indent)
+	}
+	t.Fatalf("%s prints no block with %q", o.document, beginning)
+	return ""
 }
 
 func words(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// does runs a command that the README prints and returns what it prints. more is what is added at its end.
+// does runs a command that the document prints and returns what it prints. more is what is added at its end.
 func (o operator) does(t *testing.T, command string, more ...string) string {
 	t.Helper()
 	command = words(command)
@@ -51,11 +75,11 @@ func (o operator) does(t *testing.T, command string, more ...string) string {
 	return o.run(t, strings.Join(append([]string{command}, more...), " "))
 }
 
-// prints checks that the README has a command.
+// prints checks that the document has a command.
 func (o operator) prints(t *testing.T, command string) {
 	t.Helper()
 	if !strings.Contains(o.commands, command) {
-		t.Errorf("deploy/README.md does not print %q", command)
+		t.Errorf("%s does not print %q", o.document, command)
 	}
 }
 
