@@ -24,8 +24,8 @@ type set struct {
 	snapshot atomic.Pointer[health.Snapshot]
 	// history is written with mu held.
 	history atomic.Pointer[health.History]
-	frozen   atomic.Bool
-	settled  atomic.Bool // every member has been probed once
+	frozen  atomic.Bool
+	settled atomic.Bool // every member has been probed once
 
 	mu      sync.Mutex // guards tracker: a successor inherits from it
 	tracker *health.Tracker
