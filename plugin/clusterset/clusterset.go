@@ -74,10 +74,19 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 
 // answer makes the reply to a query in one of the zones, nil when the next plugin has to.
 func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) *dns.Msg {
-	// Names stand in messages as request.Request makes them: asking it would make them again.
-	asked := &r.Question[0]
 	a := answers.Get().(*answer)
 	defer a.done()
+	if !a.make(c, w, r, zone) {
+		return nil
+	}
+	describe(ctx, a)
+	return a.message()
+}
+
+// make finds out what is answered. It reports false when the next plugin has to do that.
+func (a *answer) make(c *Clusterset, w dns.ResponseWriter, r *dns.Msg, zone int) bool {
+	// Names stand in messages as request.Request makes them: asking it would make them again.
+	asked := &r.Question[0]
 	a.Clusterset, a.snapshot, a.zoneIndex = c, c.world.snapshot.Load(), zone
 	a.state.W, a.state.Req, a.qname, a.qtype = w, r, asked.Name, asked.Qtype
 	qname := strings.ToLower(asked.Name)
@@ -87,15 +96,12 @@ func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	a.name = parseName(strings.TrimSuffix(qname[:relative], "."))
 	a.resolve()
 	if a.absent {
-		if c.fall.Through(qname) {
-			return nil
-		}
 		if a.rcode = dns.RcodeNameError; !a.certain {
 			a.rcode = dns.RcodeServerFailure
 		}
+		return !c.fall.Through(qname)
 	}
-	describe(ctx, a)
-	return a.message()
+	return true
 }
 
 // answers are used again: nothing of one is left when its reply is made. The reply is the writer's.

@@ -327,7 +327,7 @@ func (p *parser) connect(property string, args []string) (watch.Connection, erro
 }
 
 func (p *parser) parseCluster() error {
-	m := member{line: p.Line()}
+	m := member{line: p.Line(), origin: "corefile"}
 	args := p.RemainingArgs()
 	if len(args) == 0 {
 		return p.Err("'cluster' needs the cluster's id: cluster NAME [KUBECONFIG [CONTEXT]]")
