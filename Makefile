@@ -22,9 +22,11 @@ LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 .DELETE_ON_ERROR:
 .PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos picture simulate simulatefaults fuzz lint vulncheck image clean gcc
 
-all: ## Build the server, a static binary: bin/coredns
-	@echo "== build bin/coredns $(VERSION) (the first time: some minutes, for the dependencies)"
+all: ## Build the server and its command line, static binaries: bin/coredns, bin/clustersetctl
+	@echo "== build bin/coredns and bin/clustersetctl $(VERSION) (the first time: some minutes, for the dependencies)"
 	$(GO_PLAIN) go build -ldflags "$(LDFLAGS)" -o bin/coredns ./cmd/coredns
+	$(GO_PLAIN) go build -ldflags "$(LDFLAGS)" -o bin/clustersetctl ./cmd/clustersetctl
+	ln -sf clustersetctl bin/kubectl-clusterset
 
 help: ## List these commands
 	@sed -nE 's/^([a-z0-9]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/status"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/verdict"
 )
 
 // types are those that the form offers; the parameter takes any.
@@ -25,7 +26,7 @@ type told struct {
 	Where string
 	// ServicePath is that of the page of the service, "" where there is none.
 	ServicePath string
-	Level       level
+	Level       verdict.Level
 	Candidates  []candidate
 	Headless    bool
 	Bar         []segment
@@ -35,8 +36,8 @@ type told struct {
 
 type candidate struct {
 	status.Candidate
-	Place, Proof            string
-	StateLevel, HealthLevel level
+	Place, Proof string
+	HealthLevel  verdict.Level
 }
 
 type tierRow struct {
@@ -73,25 +74,17 @@ func newExplain(q Question, e *status.Explanation, failed *status.Error) explain
 }
 
 func newTold(e *status.Explanation) *told {
-	t := &told{Explanation: *e, Where: place(e.Client.Region, e.Client.Cluster, e.Client.Zone, e.Client.Node), Level: info}
+	t := &told{Explanation: *e, Where: verdict.Place(e.Client.Region, e.Client.Cluster, e.Client.Zone, e.Client.Node), Level: verdict.Rcode(e.Answer.Rcode)}
 	if namespace, name, ok := strings.Cut(e.Service, "/"); ok {
 		t.ServicePath = "services/" + url.PathEscape(namespace) + "/" + url.PathEscape(name)
 	}
-	switch e.Answer.Rcode {
-	case "NOERROR":
-		t.Level = good
-	case "SERVFAIL":
-		t.Level = bad
-	case "NXDOMAIN", "REFUSED":
-		t.Level = warn
-	}
 	for _, c := range e.Candidates {
-		out := candidate{Candidate: c, Place: place(c.Region, "", c.Zone, c.Node), Proof: "", StateLevel: of(stateLevels, c.MemberState), HealthLevel: of(healthLevels, c.Health)}
-		if out.Place == place("", "", "", "") {
-			out.Place = ""
+		out := candidate{Candidate: c, HealthLevel: verdict.Health(c.Health)}
+		if c.Region+c.Zone+c.Node != "" {
+			out.Place = verdict.Place(c.Region, c.Zone, c.Node)
 		}
 		if c.ProofAgeSeconds != nil {
-			out.Proof = age(*c.ProofAgeSeconds) + " ago"
+			out.Proof = verdict.Ago(c.ProofAgeSeconds)
 		}
 		t.Headless = t.Headless || c.Host != ""
 		t.Candidates = append(t.Candidates, out)
@@ -113,8 +106,8 @@ func (t *told) drawBar(e *status.Explanation) {
 		if width <= 0 {
 			return
 		}
-		title := fmt.Sprintf("tier %d, %s: %s %%", tier.Tier, tier.Distance, decimal(width))
-		t.Bar = append(t.Bar, segment{decimal(x), decimal(width), min(tier.Tier, 5), degraded, title})
+		title := fmt.Sprintf("tier %d, %s: %s %%", tier.Tier, tier.Distance, verdict.Decimal(width))
+		t.Bar = append(t.Bar, segment{verdict.Decimal(x), verdict.Decimal(width), min(tier.Tier, 5), degraded, title})
 		x += width
 	}
 	for _, tier := range e.Tiers {
@@ -123,5 +116,5 @@ func (t *told) drawBar(e *status.Explanation) {
 	for _, tier := range e.Tiers {
 		add(tier, tier.DegradedPercent, true)
 	}
-	t.Mark = decimal(e.Draw.Point)
+	t.Mark = verdict.Decimal(e.Draw.Point)
 }

@@ -1,15 +1,14 @@
 package statuspage
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/status"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/verdict"
 )
 
 // overview is what the first page shows.
@@ -28,20 +27,13 @@ const noticesShown = 12
 // figure is one of the numbers at the top.
 type figure struct {
 	Title, Value, Detail string
-	Level                level
+	Level                verdict.Level
 }
 
-// notice is something that deserves attention.
+// notice is something that deserves attention, with a link to it.
 type notice struct {
-	Level level
-	Of    string // a member, or "" for the server as a whole
-	Text  string
-	Link  string
-}
-
-// Word is what a reader sees of the level.
-func (n notice) Word() string {
-	return map[level]string{bad: "Error", warn: "Warning", info: "Note"}[n.Level]
+	verdict.Notice
+	Link string
 }
 
 type membersTable struct {
@@ -66,7 +58,7 @@ type servicesTable struct {
 }
 
 func newOverview(members status.Members, services status.Services, query url.Values) overview {
-	now := timeOf(members.Server.Time)
+	now := verdict.Time(members.Server.Time)
 	o := overview{Matrix: newMatrix(services.Matrix)}
 	var rows []*memberRow
 	for i := range members.Members {
@@ -76,7 +68,7 @@ func newOverview(members status.Members, services status.Services, query url.Val
 	for i := range services.Services {
 		list = append(list, newServiceRow(&services.Services[i]))
 	}
-	o.Notices = notices(members, rows, list)
+	o.Notices = notices(&members, list)
 	if len(o.Notices) > noticesShown {
 		o.Notices, o.MoreNotices = o.Notices[:noticesShown], o.Notices[noticesShown:]
 	}
@@ -84,12 +76,6 @@ func newOverview(members status.Members, services status.Services, query url.Val
 	o.Members = newMembersTable(rows, members.Refused, query)
 	o.Services = newServicesTable(list, rows, query)
 	return o
-}
-
-// timeOf reads a time of a document; the zero time where there is none.
-func timeOf(text string) time.Time {
-	t, _ := time.Parse(time.RFC3339, text)
-	return t
 }
 
 func newMembersTable(rows []*memberRow, refused []status.Refused, query url.Values) membersTable {
@@ -128,7 +114,7 @@ type serviceRow struct {
 	All        []string
 	Ready      int
 	Total      int
-	Level      level
+	Level      verdict.Level
 	Conflicts  []string
 	// Marks are the filters, beside type and members, that it passes.
 	Marks  []string
@@ -144,12 +130,12 @@ const partsShown = 4
 func newServiceRow(s *status.ServiceSummary) *serviceRow {
 	r := &serviceRow{
 		Full: s.Namespace + "/" + s.Name, Path: "services/" + url.PathEscape(s.Namespace) + "/" + url.PathEscape(s.Name),
-		Type: s.Type, Imported: s.Imported, All: s.Members, Ready: s.Ready, Total: s.Total, Conflicts: s.Conflicts, Level: readiness(s.Ready, s.Total),
+		Type: s.Type, Imported: s.Imported, All: s.Members, Ready: s.Ready, Total: s.Total, Conflicts: s.Conflicts, Level: verdict.Readiness(s.Ready, s.Total),
 	}
 	for i, m := range s.Members[:min(partsShown, len(s.Members))] {
 		p := part{Member: m}
 		if len(s.Weights) == len(s.Members) {
-			p.Weight = decimal(s.Weights[i])
+			p.Weight = verdict.Decimal(s.Weights[i])
 		}
 		r.Parts = append(r.Parts, p)
 	}
@@ -166,18 +152,6 @@ func newServiceRow(s *status.ServiceSummary) *serviceRow {
 	return r
 }
 
-// readiness judges how many endpoints are ready. 72 % is where a tier begins to hand over.
-func readiness(ready, total int) level {
-	switch {
-	case ready == 0:
-		return bad
-	case ready*100 < total*72:
-		return warn
-	default:
-		return good
-	}
-}
-
 func (r *serviceRow) matches(c choice) bool {
 	kind, member, only := c.get("type"), c.get("member"), c.get("only")
 	return strings.Contains(strings.ToLower(r.Full), strings.ToLower(c.get("q"))) && (kind == "" || kind == r.Type) &&
@@ -190,7 +164,7 @@ func (r *serviceRow) hide() { r.Hidden = true }
 func (r *serviceRow) share() float64 { return float64(r.Ready) / float64(max(r.Total, 1)) }
 
 // Sort is what the column with the share of ready endpoints is sorted by.
-func (r *serviceRow) Sort() string { return decimal(r.share() * 100) }
+func (r *serviceRow) Sort() string { return verdict.Decimal(r.share() * 100) }
 
 var serviceColumns = []column[*serviceRow]{
 	{key: "name", title: "Service", compare: by(func(r *serviceRow) string { return r.Full })},
@@ -208,7 +182,7 @@ func figures(members status.Members, rows []*memberRow, services []*serviceRow) 
 		if r.State == "synced" {
 			synced++
 		}
-		if r.HealthLevel == good {
+		if r.HealthLevel == verdict.Good {
 			well++
 		}
 		rejected += r.Rejected
@@ -220,43 +194,33 @@ func figures(members status.Members, rows []*memberRow, services []*serviceRow) 
 			conflicts++
 		}
 	}
-	of := func(n, all int) level {
+	of := func(n, all int) verdict.Level {
 		if n < all {
-			return warn
+			return verdict.Warn
 		}
-		return good
+		return verdict.Good
 	}
-	some := func(n uint64) level {
+	some := func(n uint64) verdict.Level {
 		if n > 0 {
-			return warn
+			return verdict.Warn
 		}
-		return good
+		return verdict.Good
 	}
 	return []figure{
-		{"Members", number(len(rows)), fmt.Sprintf("%s synced", number(synced)), of(synced, len(rows))},
-		{"Healthy", number(well), fmt.Sprintf("of %s", number(len(rows))), of(well, len(rows))},
-		{"Services", number(len(services)), plural(conflicts, "has a conflict", "have conflicts"), some(uint64(conflicts))}, //nolint:gosec // a count
-		{"Endpoints ready", number(ready), fmt.Sprintf("of %s", number(total)), readiness(ready, total)},
-		{"Rejected", number(rejected), "since the start", some(rejected)},
-		{"Snapshot", number(members.Server.Generation), fmt.Sprintf("serial %d", members.Server.Serial), good},
+		{"Members", verdict.Number(len(rows)), fmt.Sprintf("%s synced", verdict.Number(synced)), of(synced, len(rows))},
+		{"Healthy", verdict.Number(well), fmt.Sprintf("of %s", verdict.Number(len(rows))), of(well, len(rows))},
+		{"Services", verdict.Number(len(services)), verdict.Plural(conflicts, "has a conflict", "have conflicts"), some(uint64(conflicts))}, //nolint:gosec // a count
+		{"Endpoints ready", verdict.Number(ready), fmt.Sprintf("of %s", verdict.Number(total)), verdict.Readiness(ready, total)},
+		{"Rejected", verdict.Number(rejected), "since the start", some(rejected)},
+		{"Snapshot", verdict.Number(members.Server.Generation), fmt.Sprintf("serial %d", members.Server.Serial), verdict.Good},
 	}
 }
 
 // notices lists what deserves attention, the worst first.
-func notices(members status.Members, rows []*memberRow, services []*serviceRow) []notice {
+func notices(members *status.Members, services []*serviceRow) []notice {
 	var out []notice
-	if members.Server.Shadow {
-		out = append(out, notice{Level: info, Text: "shadow: answers are computed and counted, and the next plugin answers"})
-	}
-	for _, r := range rows {
-		out = append(out, r.notices...)
-	}
-	for _, r := range members.Refused {
-		text := "its description is not used: " + r.Reason
-		if r.Detail != "" {
-			text += ": " + r.Detail
-		}
-		out = append(out, notice{Level: warn, Of: r.Name, Text: text})
+	for _, n := range verdict.Members(members) {
+		out = append(out, notice{Notice: n})
 	}
 	down, conflicts := 0, 0
 	for _, s := range services {
@@ -267,15 +231,14 @@ func notices(members status.Members, rows []*memberRow, services []*serviceRow) 
 			conflicts++
 		}
 	}
-	if down > 0 {
-		out = append(out, notice{Level: bad, Text: plural(down, "service has", "services have") + " no ready endpoint", Link: "?only=down#services"})
+	add := func(n int, l verdict.Level, one, more, text, only string) {
+		if n > 0 {
+			out = append(out, notice{verdict.Notice{Level: l, Text: verdict.Plural(n, one, more) + text}, "?only=" + only + "#services"})
+		}
 	}
-	if conflicts > 0 {
-		out = append(out, notice{
-			Level: warn, Text: plural(conflicts, "service has exports", "services have exports") + " that disagree; the oldest wins", Link: "?only=conflicts#services",
-		})
-	}
-	slices.SortStableFunc(out, func(a, b notice) int { return cmp.Compare(a.Level.rank(), b.Level.rank()) })
+	add(down, verdict.Bad, "service has", "services have", " no ready endpoint", "down")
+	add(conflicts, verdict.Warn, "service has exports", "services have exports", " that disagree; the oldest wins", "conflicts")
+	verdict.SortNotices(out, func(n notice) verdict.Level { return n.Level })
 	return out
 }
 
@@ -289,7 +252,7 @@ type count struct {
 func counts[T int | uint64](of map[string]T) (out []count, sum T) {
 	for _, reason := range slices.Sorted(maps.Keys(of)) {
 		if n := of[reason]; n > 0 {
-			out = append(out, count{reason, number(n)})
+			out = append(out, count{reason, verdict.Number(n)})
 			sum += n
 		}
 	}

@@ -4,16 +4,16 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/status"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/verdict"
 )
 
 // service is what the page of a service shows.
 type service struct {
 	status.Service
-	Level    level
+	Level    verdict.Level
 	Facts    []fact
 	Members  []contribution
 	Unusable []fact
@@ -26,12 +26,12 @@ type fact struct{ Term, Text string }
 // contribution is a member's part of the service, with its share of the weights.
 type contribution struct {
 	status.Contribution
-	Level level
+	Level verdict.Level
 	Share float64
 }
 
 func newService(s status.Service) service {
-	out := service{Service: s, Level: readiness(s.Ready, s.Total), Matrix: newMatrix(s.Matrix)}
+	out := service{Service: s, Level: verdict.Readiness(s.Ready, s.Total), Matrix: newMatrix(s.Matrix)}
 	add := func(term, text string) {
 		if text != "" {
 			out.Facts = append(out.Facts, fact{term, text})
@@ -55,7 +55,7 @@ func newService(s status.Service) service {
 		sum += c.Weight
 	}
 	for _, c := range s.Contributions {
-		part := contribution{Contribution: c, Level: readiness(c.Ready, c.Total)}
+		part := contribution{Contribution: c, Level: verdict.Readiness(c.Ready, c.Total)}
 		if sum > 0 {
 			part.Share = c.Weight / sum
 		}
@@ -70,11 +70,7 @@ func newService(s status.Service) service {
 func portsOf(ports []status.Port) string {
 	var out []string
 	for _, p := range ports {
-		text := strconv.Itoa(int(p.Number)) + "/" + p.Protocol
-		if p.Name != "" {
-			text = p.Name + " " + text
-		}
-		out = append(out, text)
+		out = append(out, verdict.Port(p))
 	}
 	return strings.Join(out, ", ")
 }
@@ -112,7 +108,7 @@ func newMatrix(rows []status.MatrixRow) *matrix {
 	m := &matrix{Members: columns(rows)}
 	m.Wide = len(m.Members) > wide
 	for _, r := range rows {
-		row := matrixRow{Place: place(r.Region, r.Cluster, r.Zone, ""), Nobody: len(r.Shares) == 0}
+		row := matrixRow{Place: verdict.Place(r.Region, r.Cluster, r.Zone), Nobody: len(r.Shares) == 0}
 		for _, id := range m.Members {
 			share := r.Shares[id]
 			row.Cells = append(row.Cells, cell{share, min(10, int(share*10+0.999))})
@@ -137,18 +133,4 @@ func columns(rows []status.MatrixRow) (out []string) {
 		}
 	}
 	return append(out, slices.Sorted(maps.Keys(shares))...)
-}
-
-// place names where something is, from broad to narrow.
-func place(region, cluster, zone, node string) string {
-	var parts []string
-	for _, p := range []string{region, cluster, zone, node} {
-		if p != "" {
-			parts = append(parts, p)
-		}
-	}
-	if len(parts) == 0 {
-		return "anywhere else"
-	}
-	return strings.Join(parts, " / ")
 }

@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/status"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/verdict"
 )
 
 // Paths of the pages, below the status address.
@@ -70,9 +71,9 @@ var versions = func() map[string]string {
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"asset":   func(root, name string) string { return root + "assets/" + name + "?v=" + versions[name] },
-	"number":  number,
-	"decimal": decimal,
-	"percent": percent,
+	"number":  verdict.Number,
+	"decimal": verdict.Decimal,
+	"percent": verdict.Percent,
 	"hundred": func(share float64) float64 { return share * 100 },
 	"join":    strings.Join,
 }).ParseFS(files, "assets/*.tmpl"))

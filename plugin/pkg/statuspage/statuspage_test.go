@@ -566,36 +566,6 @@ func TestPagesTellEverything(t *testing.T) {
 	}
 }
 
-func TestWords(t *testing.T) {
-	for _, row := range []struct{ what, got, want string }{
-		{"a moment", age(0.04), "0 s"},
-		{"less than ten seconds have a place", age(1.26), "1.3 s"},
-		{"a minute and a half", age(90.9), "90 s"},
-		{"minutes", age(183), "3 min"},
-		{"hours", age(3 * 3600), "3 h"},
-		{"days", age(50 * 3600), "2 d"},
-		{"the clock went backwards", age(-5), "0 s"},
-		{"no thousand", number(999), "999"},
-		{"a thousand", number(1000), "1,000"},
-		{"millions", number(uint64(12345678)), "12,345,678"},
-		{"nobody", percent(0), "0"},
-		{"hardly anybody", percent(0.0001), "<1"},
-		{"nearly everybody", percent(0.9999), ">99"},
-		{"everybody", percent(1), "100"},
-		{"a third", percent(1.0 / 3), "33"},
-		{"a weight", decimal(2.0), "2"},
-		{"a weight with places", decimal(2.346), "2.35"},
-		{"one", plural(1, "service has", "services have"), "1 service has"},
-		{"many", plural(1200, "service has", "services have"), "1,200 services have"},
-	} {
-		t.Run(row.what, func(t *testing.T) {
-			if row.got != row.want {
-				t.Errorf("%q, want %q", row.got, row.want)
-			}
-		})
-	}
-}
-
 func TestAssets(t *testing.T) {
 	for name := range assets {
 		content, mediaType, ok := Asset(name)
