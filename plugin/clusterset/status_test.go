@@ -36,6 +36,14 @@ func shopMembers(c *Clusterset) {
 	}
 }
 
+// ownStore gives a test a store of its own: what is known of members is the same for all.
+func ownStore(t *testing.T) {
+	t.Helper()
+	old := process
+	t.Cleanup(func() { process = old })
+	process = newTestStore(t)
+}
+
 func pagesOf(blocks ...*Clusterset) *pages {
 	return newPages(func() []*Clusterset { return blocks })
 }
@@ -61,6 +69,7 @@ func toldAs[T any](t *testing.T, p http.Handler, path string) (out T) {
 }
 
 func TestStatusPaths(t *testing.T) {
+	ownStore(t)
 	one := handlerOf(shop(true), shopMembers)
 	other := handlerOf(shop(true), shopMembers, func(c *Clusterset) { c.zones, c.ttl = plugin.Zones{"example.org."}, 7 })
 	p := pagesOf(one, other)
@@ -140,9 +149,7 @@ func TestWhatIsAskedForIsEscaped(t *testing.T) {
 }
 
 func TestMembersDocument(t *testing.T) {
-	old := process
-	t.Cleanup(func() { process = old })
-	process = newTestStore(t)
+	ownStore(t)
 	c := handlerOf(shop(true), shopMembers, func(c *Clusterset) {
 		c.healther = inHealth{health.NewSnapshot(map[topology.ClusterID]health.Status{"west.eu": {State: health.Unhealthy, Probed: true, Reason: health.ReasonFailing}})}
 	})
@@ -174,6 +181,7 @@ func TestMembersDocument(t *testing.T) {
 }
 
 func TestServiceDocument(t *testing.T) {
+	ownStore(t)
 	w := shop(true)
 	for id, address := range map[topology.ClusterID]string{"east": "10.0.0.1", "west.eu": "10.1.0.1"} {
 		s := clusterIPShard(address)
@@ -207,9 +215,7 @@ func TestServiceDocument(t *testing.T) {
 
 // TestNothingSecretIsTold looks for credentials and paths in all documents.
 func TestNothingSecretIsTold(t *testing.T) {
-	old := process
-	t.Cleanup(func() { process = old })
-	process = newTestStore(t)
+	ownStore(t)
 	path := kubeconfigFile(t)
 	config, err := parseStanza(path, "clusterset {\n local east\n cluster east KC east\n cluster west KC west {\n address clusterip\n region r\n }\n serviceimports KC\n}")
 	if err != nil {
