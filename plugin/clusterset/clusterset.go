@@ -20,6 +20,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/chain"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
@@ -41,6 +42,9 @@ type Clusterset struct {
 	locator  locator
 	healther healther
 	view     viewCache
+	// tenant is the instance that it belongs to, number its place among all handlers; for the status address only.
+	tenant *lease.Tenant
+	number uint64
 }
 
 // Name implements plugin.Handler.
@@ -74,10 +78,19 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 
 // answer makes the reply to a query in one of the zones, nil when the next plugin has to.
 func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) *dns.Msg {
-	// Names stand in messages as request.Request makes them: asking it would make them again.
-	asked := &r.Question[0]
 	a := answers.Get().(*answer)
 	defer a.done()
+	if !a.make(c, w, r, zone) {
+		return nil
+	}
+	describe(ctx, a)
+	return a.message()
+}
+
+// make finds out what is answered. It reports false when the next plugin has to do that.
+func (a *answer) make(c *Clusterset, w dns.ResponseWriter, r *dns.Msg, zone int) bool {
+	// Names stand in messages as request.Request makes them: asking it would make them again.
+	asked := &r.Question[0]
 	a.Clusterset, a.snapshot, a.zoneIndex = c, c.world.snapshot.Load(), zone
 	a.state.W, a.state.Req, a.qname, a.qtype = w, r, asked.Name, asked.Qtype
 	qname := strings.ToLower(asked.Name)
@@ -87,15 +100,12 @@ func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	a.name = parseName(strings.TrimSuffix(qname[:relative], "."))
 	a.resolve()
 	if a.absent {
-		if c.fall.Through(qname) {
-			return nil
-		}
 		if a.rcode = dns.RcodeNameError; !a.certain {
 			a.rcode = dns.RcodeServerFailure
 		}
+		return !c.fall.Through(qname)
 	}
-	describe(ctx, a)
-	return a.message()
+	return true
 }
 
 // answers are used again: nothing of one is left when its reply is made. The reply is the writer's.

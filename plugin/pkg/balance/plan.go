@@ -250,9 +250,7 @@ func backendIdentity(s *mcs.Service, e *mcs.Backend) uint64 {
 // build makes the tiers, without gaps, and computes loads and weights. Excluded candidates are part of them only when
 // there is nobody else.
 func (b *builder) build(panicBelow int) {
-	usable := slices.ContainsFunc(b.candidates, func(at []candidate) bool {
-		return slices.ContainsFunc(at, func(c candidate) bool { return c.state != health.Excluded && c.ready > 0 })
-	})
+	usable := b.usable()
 	var counts []Counts
 	for d, at := range b.candidates {
 		if usable {
@@ -268,6 +266,13 @@ func (b *builder) build(panicBelow int) {
 	for i, l := range loads(scale, b.overprovision, panicBelow, counts) {
 		b.plan.tiers[i].load = l
 	}
+}
+
+// usable reports whether anybody can answer who is not excluded.
+func (b *builder) usable() bool {
+	return slices.ContainsFunc(b.candidates, func(at []candidate) bool {
+		return slices.ContainsFunc(at, func(c candidate) bool { return c.state != health.Excluded && c.ready > 0 })
+	})
 }
 
 func (b *builder) tier(candidates []candidate, missing []missing) (t tier, count Counts) {
