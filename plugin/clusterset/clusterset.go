@@ -303,6 +303,10 @@ func (a *answer) atService(s *mcs.Service) {
 // the message holds all of them.
 func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 	a.decide(s)
+	if a.plan.Lacks(of) {
+		a.choice.Set = -1
+		return
+	}
 	most := 0
 	if s.Type == mcs.Headless {
 		most = a.most(of)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -34,7 +35,7 @@ func parseStatus(text string) (string, error) {
 	case err != nil || portErr != nil || n == 0:
 		return "", fmt.Errorf("'status %s': use HOST:PORT or :PORT, such as localhost:9154", text)
 	case host != "" && host != "localhost":
-		if ip := net.ParseIP(host); ip == nil || ip.IsMulticast() {
+		if ip, err := netip.ParseAddr(host); err != nil || ip.IsMulticast() {
 			return "", fmt.Errorf("'status %s': the host must be an address of this machine, or localhost", text)
 		}
 	}

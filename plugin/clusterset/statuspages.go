@@ -141,20 +141,20 @@ type reading struct {
 }
 
 func (p *reading) path(path string) error {
-	switch {
-	case path == status.PathMembers:
+	switch path {
+	case status.PathMembers:
 		return p.d.json(p.members())
-	case path == status.PathServices:
+	case status.PathServices:
 		return p.d.json(p.Services())
-	case path == status.PathExplain:
+	case status.PathExplain:
 		e, err := p.explain()
 		if err != nil {
 			return err
 		}
 		return p.d.json(e)
-	case path == statuspage.PathOverview:
+	case statuspage.PathOverview:
 		return p.d.page(func(w io.Writer) error { return statuspage.Overview(w, p.members(), p.Services(), p.r.URL.Query()) })
-	case path == statuspage.PathExplain:
+	case statuspage.PathExplain:
 		return p.explainPage()
 	}
 	if rest, ok := strings.CutPrefix(path, status.PathServices+"/"); ok {

@@ -63,11 +63,11 @@ func asked(t *testing.T, do func()) []query {
 	return all
 }
 
-// of returns those of a type.
-func of(all []query, qtype string) []query {
+// addressQueries returns those of type A.
+func addressQueries(all []query) []query {
 	var some []query
 	for _, q := range all {
-		if q.qtype == qtype {
+		if q.qtype == "A" {
 			some = append(some, q)
 		}
 	}

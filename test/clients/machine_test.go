@@ -12,11 +12,11 @@ import (
 	"testing"
 )
 
-// The network between the server and the machine that asks it; 198.18.0.0/15 is for tests of networks (RFC 2544). The machine is a
-// network namespace, so that nothing else has its port 53 and its routes.
-const (
-	here  = "198.18.78.1"
-	there = "198.18.78.2"
+// The network between the server and the machine that asks it, another one for each run; 198.18.0.0/15 is for tests of networks
+// (RFC 2544). The machine is a network namespace, so that nothing else has its port 53 and its routes.
+var (
+	here  = fmt.Sprintf("198.18.78.%d", os.Getpid()%60*4+1)
+	there = fmt.Sprintf("198.18.78.%d", os.Getpid()%60*4+2)
 )
 
 var (

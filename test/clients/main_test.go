@@ -135,6 +135,7 @@ func fill(ctx context.Context, east, west *clusters.Cluster) error {
 		{"db", inEast, []string{"10.1.0.20", "10.1.0.21", "fd00:10:1::20", "fd00:10:1::21"}},
 		{"db", inWest, []string{"10.2.0.20", "fd00:10:2::20"}},
 		{"order", inEast, order()},
+		{"rpc", inEast, []string{here}},
 		{"kept", inEast, []string{"10.1.0.22"}},
 		{"searched", inEast, []string{"10.1.0.23"}},
 		{"absolute", inEast, []string{"10.1.0.24"}},

@@ -48,6 +48,10 @@ var resolvers = []resolver{
 		prepare: compiled("gcc", "cares.c", "-lcares"),
 	},
 	{name: "Java, InetAddress", needs: "java javac", packages: "default-jdk-headless", version: ofJava, prepare: inJava(), addressesOnly: true},
+	{
+		name: "the same, networkaddress.cache.ttl=1", needs: "java javac", packages: "default-jdk-headless", version: ofJava,
+		prepare: inJavaThatForgets, addressesOnly: true,
+	},
 	{name: "Java, JNDI", needs: "java javac", packages: "default-jdk-headless", version: ofJava, prepare: inJava("-Djndi=" + here)},
 	{name: "dig", needs: "dig", packages: "bind9-dnsutils", version: version("bind9-dnsutils"), prepare: digging("dig")},
 	{name: "kdig", needs: "kdig", packages: "knot-dnsutils", version: version("knot-dnsutils"), prepare: digging("kdig")},
@@ -120,6 +124,14 @@ func inJava(flags ...string) func(t *testing.T) func(*testing.T, ...string) []st
 	}
 }
 
+// inJavaThatForgets keeps addresses for a second. That is a security property, so the command line can only name a file.
+func inJavaThatForgets(t *testing.T) func(*testing.T, ...string) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "security")
+	must(t, os.WriteFile(file, []byte("networkaddress.cache.ttl=1\nnetworkaddress.cache.negative.ttl=1\n"), 0o644))
+	return inJava("-Djava.security.properties=" + file)(t)
+}
+
 func build(t *testing.T, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*limit)
@@ -182,7 +194,7 @@ func types(what string) []string {
 }
 
 // unboundConfig makes unbound a forwarder of everything, on the machine that asks.
-const unboundConfig = `server:
+var unboundConfig = `server:
     interface: 127.0.0.1
     port: 53
     username: ""
