@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin/pkg/reuseport"
 )
 
 // Times and bounds of a status address. A reader that takes longer is cut off.
@@ -69,9 +70,10 @@ func (s *store) holdStatus(c *caddy.Controller, handler *Clusterset) error {
 	return nil
 }
 
-// listen begins to answer at an address.
+// listen begins to answer at an address. The port is shared as all ports of CoreDNS are: a process that is to take over may begin
+// before this one has ended.
 func (s *store) listen(address string) (*statusServer, error) {
-	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
+	ln, err := reuseport.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("plugin/%s: 'status %s': %w: give an address that is free on this machine", pluginName, address, err)
 	}
