@@ -32,7 +32,7 @@ const (
 // Load is what has become of the lookups of a name.
 type Load struct {
 	Asked, Failed int
-	// Slowest is the longest time that an answer has taken.
+	// Slowest is the longest time that a lookup has taken since it was told last.
 	Slowest time.Duration
 	// Last are the last failures.
 	Last []Failure
@@ -157,6 +157,9 @@ func (p *prober) told(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_ = json.NewEncoder(w).Encode(p.load)
+	for _, l := range p.load {
+		l.Slowest = 0
+	}
 }
 
 // settle waits until the lookups that are under way now have ended.
