@@ -20,14 +20,14 @@ LINTER    = bin/golangci-lint
 LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 
 .DELETE_ON_ERROR:
-.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos simulate simulatefaults fuzz lint vulncheck image clean gcc
+.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos cluster-test simulate simulatefaults fuzz lint vulncheck image clean gcc
 
 all: ## Build the server, a static binary: bin/coredns
 	@echo "== build bin/coredns $(VERSION) (the first time: some minutes, for the dependencies)"
 	$(GO_PLAIN) go build -ldflags "$(LDFLAGS)" -o bin/coredns ./cmd/coredns
 
 help: ## List these commands
-	@sed -nE 's/^([a-z0-9]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
+	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 generate: ## Write what is generated anew, after a change of plugin.cfg or of the dashboard
 	go generate ./...
@@ -70,6 +70,11 @@ scale: ## Measure it with a hundred simulated clusters and up to a million endpo
 
 chaos: ## Hurt three clusters under load; the table goes into test/chaos/README.md
 	cd test && CHAOS_WRITE=1 $(GO_PLAIN) go test -count=1 -v -run '^TestChaos$$' -timeout 15m ./chaos
+
+# Without root, without Linux, or where packages are missing and cannot be installed, it says so and passes.
+cluster-test: ## Run two real clusters on this machine, as root; CLUSTER_TEST_WRITE=1: the table goes into test/realcluster/README.md
+	@echo "== two real clusters; missing Debian packages are installed, kubelet and containerd built: the first time some minutes"
+	cd test && CLUSTER_TEST=1 $(GO_PLAIN) go test -count=1 -v -run '^TestRealClusters$$' -timeout 25m ./realcluster
 
 # A schedule is what happens to four clusters and the server, drawn from a seed: the same seed, the same schedule.
 simulate: ## Compare the server with a model in 10,000 random schedules (SCHEDULES=N, SEED=N: one of them, 10 times, in full)

@@ -7,13 +7,9 @@ import (
 	"testing"
 )
 
-// explain prints what helps to understand a failure.
+// explain prints what the clusters say.
 func (w *world) explain(t *testing.T) {
 	t.Helper()
-	if w.atEast.Dir == "" {
-		w.explainNodes(t)
-		return
-	}
 	for _, c := range w.both() {
 		for _, args := range []string{
 			"get nodes -o wide",
@@ -31,7 +27,6 @@ func (w *world) explain(t *testing.T) {
 			t.Logf("%s: kubectl %s:\n%s", c.name, args, out)
 		}
 	}
-	w.explainNodes(t)
 }
 
 // explainNodes prints how the logs of the nodes' programs end.

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,6 +43,8 @@ const containerdConfig = `version = 3
 root = "%[1]s/containerd"
 state = "/run/containerd"
 disabled_plugins = ["io.containerd.nri.v1.nri"]
+[plugins."io.containerd.snapshotter.v1.overlayfs"]
+  mount_options = ["volatile"] # whoever unmounts the root of a container would wait for the disk of the whole machine
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
   [plugins."io.containerd.cri.v1.images".pinned_images]
@@ -264,4 +267,13 @@ func (n *node) stop() error {
 		return nil // it was dead
 	}
 	return err
+}
+
+// firstPort returns the first port that everybody may bind in the network of a process.
+func firstPort(t *testing.T, pid int) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", pid),
+		"cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start").Output()
+	must(t, err)
+	return strings.TrimSpace(string(out))
 }

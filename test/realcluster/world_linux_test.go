@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -45,8 +46,8 @@ const (
 
 var (
 	network = netip.MustParsePrefix("172.31.0.0/24")
-	// upstream is the resolver above the clusters, and the first address of the bridge.
-	upstream = netip.MustParseAddr("172.31.0.1")
+	// upstream is the resolver above the clusters, on the bridge.
+	upstream = netip.MustParseAddr("172.31.0.53")
 )
 
 var must = suite.Must
@@ -61,6 +62,8 @@ type cluster struct {
 	dns            string
 	nodes          []*node
 	client         *kubernetes.Clientset
+	// original is the Deployment of its DNS, as kubeadm has it.
+	original *appsv1.Deployment
 }
 
 // other returns the cluster that this one is not.
@@ -84,23 +87,42 @@ func (w *world) both() []*cluster { return []*cluster{w.east, w.west} }
 
 func (w *world) nodes() []*node { return slices.Concat(w.east.nodes, w.west.nodes) }
 
-// each does something in both clusters at the same time.
-func (w *world) each(t *testing.T, do func(t *testing.T, c *cluster, o readme.Operator)) {
+// each does something in both clusters at the same time, and returns how long that took in each.
+func (w *world) each(t *testing.T, do func(t *testing.T, c *cluster, o readme.Operator)) string {
 	t.Helper()
-	t.Run("each", func(t *testing.T) {
-		t.Run("east", func(t *testing.T) { t.Parallel(); do(t, w.east, w.atEast) })
-		t.Run("west", func(t *testing.T) { t.Parallel(); do(t, w.west, w.atWest) })
+	took := map[*cluster]time.Duration{}
+	var mu sync.Mutex
+	ok := t.Run("each", func(t *testing.T) {
+		for _, c := range w.both() {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				begin := time.Now()
+				do(t, c, w.at(c))
+				mu.Lock()
+				defer mu.Unlock()
+				took[c] = time.Since(begin)
+			})
+		}
 	})
-	if t.Failed() {
+	if !ok {
 		t.FailNow()
 	}
+	return fmt.Sprintf("%s, %s", seconds(took[w.east]), seconds(took[w.west]))
+}
+
+// at returns who types commands for a cluster.
+func (w *world) at(c *cluster) readme.Operator {
+	if c == w.east {
+		return w.atEast
+	}
+	return w.atWest
 }
 
 // newWorld says what there will be: two nodes in two zones, and one in the second of these.
 func newWorld() *world {
 	w := &world{
 		east: &cluster{
-			name: "east", address: upstream, dns: "10.96.0.10",
+			name: "east", address: netip.MustParseAddr("172.31.0.1"), dns: "10.96.0.10",
 			services: netip.MustParsePrefix("10.96.0.0/16"), pods: netip.MustParsePrefix("10.1.0.0/16"),
 			nodes: []*node{
 				{name: "east-a", zone: "eu-1", address: netip.MustParseAddr("172.31.0.11"), unprivileged: true, proxy: "iptables"},
@@ -108,7 +130,7 @@ func newWorld() *world {
 			},
 		},
 		west: &cluster{
-			name: "west", address: upstream.Next(), dns: "10.97.0.10",
+			name: "west", address: netip.MustParseAddr("172.31.0.2"), dns: "10.97.0.10",
 			services: netip.MustParsePrefix("10.97.0.0/16"), pods: netip.MustParsePrefix("10.2.0.0/16"),
 			nodes: []*node{
 				{name: "west-a", zone: "eu-2", address: netip.MustParseAddr("172.31.0.21"), unprivileged: false, proxy: "nftables"},
@@ -128,22 +150,41 @@ func newWorld() *world {
 func (w *world) start(t *testing.T) {
 	t.Helper()
 	must(t, ip("link add "+bridge+" type bridge"))
-	for _, c := range w.both() {
-		must(t, ip(fmt.Sprintf("address add %s/%d dev %s", c.address, network.Bits(), bridge)))
+	// The first address is that which this test asks from, and must be of neither cluster.
+	for _, address := range []netip.Addr{upstream, w.east.address, w.west.address} {
+		must(t, ip(fmt.Sprintf("address add %s/%d dev %s", address, network.Bits(), bridge)))
 	}
 	must(t, ip("link set "+bridge+" up"))
 	serveUpstream(t)
 	w.startControlPlanes(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			w.explain(t)
-		}
-	})
 	w.startNodes(t)
 	kubeconfig := filepath.Join(built.Dir, "both.kubeconfig")
 	must(t, w.writeKubeconfig(kubeconfig))
 	w.atEast = readme.New(t, kubeconfig, filepath.Dir(built.Binaries.Kubectl), 3*time.Minute)
 	w.atWest = w.atEast.OfWest(t)
+	for _, c := range w.both() {
+		w.install(t, c)
+		w.fill(t, c)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			w.explain(t)
+		}
+	})
+}
+
+// stand waits until all that was installed is ready.
+func (w *world) stand(t *testing.T) {
+	t.Helper()
+	for _, c := range w.both() {
+		suite.Within(t, startLimit, "the DNS of "+c.name+" is ready", func(ctx context.Context) error {
+			return c.serves(ctx, stockImage)
+		})
+		c.original = c.deployment(t)
+		suite.Within(t, startLimit, "the pods of "+c.name+" are ready", func(ctx context.Context) error {
+			return c.settled(ctx, "shop", "", len(c.nodes)+3)
+		})
+	}
 }
 
 func (w *world) startControlPlanes(t *testing.T) {
@@ -170,6 +211,9 @@ func (w *world) startNodes(t *testing.T) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context()) // they end after what the test cleans up before
 	t.Cleanup(func() {
+		if t.Failed() {
+			w.explainNodes(t)
+		}
 		for _, n := range w.nodes() {
 			must(t, n.stop())
 		}
@@ -257,9 +301,9 @@ func serveUpstream(t *testing.T) {
 }
 
 // kubectl runs kubectl with all rights in a cluster.
-func (w *world) kubectl(t *testing.T, c *cluster, args string) string {
+func (w *world) kubectl(t *testing.T, c *cluster, args string) {
 	t.Helper()
-	return w.atEast.Run(t, "kubectl --context "+c.name+" "+args)
+	w.atEast.Run(t, "kubectl --context "+c.name+" "+args)
 }
 
 // install gives a cluster CoreDNS as kubeadm does.
@@ -309,6 +353,26 @@ func (c *cluster) settled(ctx context.Context, namespace, label string, want int
 	return nil
 }
 
+// dnsPods select the pods of the cluster's DNS.
+const dnsPods = "k8s-app=kube-dns"
+
+// serves returns an error unless the DNS of the cluster is two pods of an image, and no other.
+func (c *cluster) serves(ctx context.Context, image string) error {
+	if err := c.settled(ctx, "kube-system", dnsPods, 2); err != nil {
+		return err
+	}
+	pods, err := c.podsOf(ctx, "kube-system", dnsPods)
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods {
+		if got := pod.Spec.Containers[0].Image; got != image {
+			return fmt.Errorf("pod %s of %s has the image %s", pod.Name, c.name, got)
+		}
+	}
+	return nil
+}
+
 func ready(pod corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
@@ -349,13 +413,13 @@ func (w *world) get(ctx context.Context, pod corev1.Pod, port, path string) ([]b
 	return body, err
 }
 
-// look has the probe on a node look a name up, and returns what demo.Short makes of the answer.
-func (w *world) look(ctx context.Context, n *node, name string, qtype uint16) ([]string, error) {
+// look has the probe on a node look the addresses of a name up, and returns what demo.Short makes of the answer.
+func (w *world) look(ctx context.Context, n *node, name string) ([]string, error) {
 	pod, err := n.probe(ctx)
 	if err != nil {
 		return nil, err
 	}
-	wire, err := w.get(ctx, pod, probe.Port, "/lookup?"+url.Values{"name": {name}, "type": {dns.TypeToString[qtype]}}.Encode())
+	wire, err := w.get(ctx, pod, probe.Port, "/lookup?"+url.Values{"name": {name}}.Encode())
 	if err != nil {
 		return nil, fmt.Errorf("look %s up on %s: %w", name, n.name, err)
 	}

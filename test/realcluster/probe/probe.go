@@ -20,9 +20,10 @@ import (
 const (
 	// Port is where a probe listens.
 	Port = "8080"
-	// Timeout is how long a lookup waits for its answer. None is ever tried again: real clients do that, and hide a lost answer
-	// by seconds.
-	Timeout = 2 * time.Second
+	// timeout is how long an answer is waited for, and attempts how often a server is asked that does not reply: the defaults of
+	// resolv.conf, for every resolver that knows them.
+	timeout  = 5 * time.Second
+	attempts = 2
 	// kept is how many failures of a name are told, the last ones.
 	kept = 20
 	// fetchTime bounds a fetch, with all the patience of a resolver in it.
@@ -31,14 +32,16 @@ const (
 
 // Load is what has become of the lookups of a name.
 type Load struct {
-	Asked, Failed int
+	// Asked are all lookups. Of these, Twice were not replied to at first, and asked again, as every resolver does; Failed are
+	// those to which there was no reply then either, or another one than addresses.
+	Asked, Twice, Failed int
 	// Slowest is the longest time that a lookup has taken since it was told last.
 	Slowest time.Duration
-	// Last are the last failures.
+	// Last are the last attempts that failed.
 	Last []Failure
 }
 
-// Failure is a lookup that was not answered as it should be.
+// Failure is an attempt that was not answered as it should be.
 type Failure struct {
 	At      time.Time
 	Network string // udp or tcp
@@ -50,7 +53,7 @@ type Failure struct {
 type Options struct {
 	// Name is what it says when it is fetched.
 	Name string
-	// Names are looked up in turn, for A, one each Pause; every fifth over TCP. Each lookup has a socket of its own.
+	// Names are looked up in turn, for A, one each Pause; every fifth over TCP. Each attempt has a socket of its own.
 	Names []string
 	Pause time.Duration
 }
@@ -70,7 +73,7 @@ func Run(ctx context.Context, o Options) error {
 	mux.HandleFunc("GET /lookup", p.lookup)
 	mux.HandleFunc("GET /fetch", fetch)
 	mux.HandleFunc("GET /load", p.told)
-	server := http.Server{Addr: ":" + Port, Handler: mux, ReadHeaderTimeout: Timeout}
+	server := http.Server{Addr: ":" + Port, Handler: mux, ReadHeaderTimeout: timeout}
 	go func() {
 		<-ctx.Done()
 		server.Close()
@@ -94,23 +97,18 @@ type prober struct {
 	underWay map[int]bool // the numbers of lookups
 }
 
-// exchange asks once, from a new socket.
-func (p *prober) exchange(ctx context.Context, network, name string, qtype uint16) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
+// exchange asks once for the addresses of a name, from a new socket.
+func (p *prober) exchange(ctx context.Context, network, name string) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	client := dns.Client{Net: network, Timeout: Timeout}
-	reply, _, err := client.ExchangeContext(ctx, new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype), p.server)
+	client := dns.Client{Net: network, Timeout: timeout}
+	reply, _, err := client.ExchangeContext(ctx, new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA), p.server)
 	return reply, err
 }
 
 // lookup answers with the message as it came.
 func (p *prober) lookup(w http.ResponseWriter, r *http.Request) {
-	qtype, ok := dns.StringToType[r.FormValue("type")]
-	if !ok {
-		http.Error(w, "no such type", http.StatusBadRequest)
-		return
-	}
-	reply, err := p.exchange(r.Context(), "udp", r.FormValue("name"), qtype)
+	reply, err := p.exchange(r.Context(), "udp", r.FormValue("name"))
 	var wire []byte
 	if err == nil {
 		wire, err = reply.Pack()
@@ -211,20 +209,11 @@ func (p *prober) ask(ctx context.Context, o Options) {
 	}
 }
 
-// count asks once and counts what becomes of it.
+// count looks a name up and counts what becomes of it.
 func (p *prober) count(ctx context.Context, n int, network, name string) {
 	begin := time.Now()
-	reply, err := p.exchange(ctx, network, name, dns.TypeA)
+	failures, ok := p.resolve(ctx, network, name)
 	took := time.Since(begin)
-	why := ""
-	switch {
-	case err != nil:
-		why = strings.ReplaceAll(err.Error(), p.server, "the server")
-	case reply.Rcode != dns.RcodeSuccess:
-		why = dns.RcodeToString[reply.Rcode]
-	case len(reply.Answer) == 0:
-		why = "no records"
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.underWay, n)
@@ -235,12 +224,37 @@ func (p *prober) count(ctx context.Context, n int, network, name string) {
 	}
 	l.Asked++
 	l.Slowest = max(l.Slowest, took)
-	if why == "" {
-		return
+	switch {
+	case !ok:
+		l.Failed++
+	case len(failures) > 0:
+		l.Twice++
 	}
-	l.Failed++
-	l.Last = append(l.Last, Failure{At: begin, Network: network, Took: took, Why: why})
-	if len(l.Last) > kept {
-		l.Last = l.Last[1:]
+	l.Last = append(l.Last, failures...)
+	l.Last = l.Last[max(0, len(l.Last)-kept):]
+}
+
+// resolve looks a name up as a resolver does: who does not reply is asked again. It tells whether there are addresses, and which
+// attempts failed.
+func (p *prober) resolve(ctx context.Context, network, name string) (failures []Failure, ok bool) {
+	for range attempts {
+		begin := time.Now()
+		reply, err := p.exchange(ctx, network, name)
+		var why string
+		switch {
+		case err != nil:
+			why = strings.ReplaceAll(err.Error(), p.server, "the server")
+		case reply.Rcode != dns.RcodeSuccess:
+			why = dns.RcodeToString[reply.Rcode]
+		case len(reply.Answer) == 0:
+			why = "no records"
+		default:
+			return failures, true
+		}
+		failures = append(failures, Failure{At: begin, Network: network, Took: time.Since(begin), Why: why})
+		if err == nil {
+			break // that is what there is
+		}
 	}
+	return failures, false
 }
