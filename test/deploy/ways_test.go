@@ -125,11 +125,17 @@ func (o operator) testDropIn(t *testing.T) {
 		"--warnings-as-errors")
 	after := untilRevision(t, "2")
 	want := []string{
-		".template.spec.containers.0.env", ".template.spec.containers.0.image", ".template.spec.containers.0.volumeMounts",
+		".template.spec.containers.0.env", ".template.spec.containers.0.image",
+		".template.spec.containers.0.readinessProbe.failureThreshold", ".template.spec.containers.0.readinessProbe.periodSeconds",
+		".template.spec.containers.0.readinessProbe.timeoutSeconds", ".template.spec.containers.0.volumeMounts",
 		".template.spec.securityContext.sysctls", ".template.spec.volumes",
 	}
 	if got := differences("", generic(t, before.Spec), generic(t, after.Spec)); !slices.Equal(got, want) {
 		t.Errorf("The patch changes %q, want %q", got, want)
+	}
+	// A pod that ends must count as such before it has ended, after the 5 seconds of "lameduck".
+	if p := after.Spec.Template.Spec.Containers[0].ReadinessProbe; p.PeriodSeconds*p.FailureThreshold > 2 || p.TimeoutSeconds < 5 {
+		t.Errorf("The patch makes the readiness probe %v", p)
 	}
 	o.Run(t, "kubectl --context east -n kube-system patch deployment coredns --patch-file deploy/drop-in/corednsdeployment+strategic.yaml")
 	if again := untilRevision(t, "2"); !reflect.DeepEqual(after.Spec, again.Spec) {
@@ -192,7 +198,9 @@ func (o operator) testBeside(t *testing.T) {
 	must(t, err)
 	kubeadms := before.Spec.Template.Spec.Containers[0]
 	ours := deployment.Spec.Template.Spec.Containers[0]
-	if !reflect.DeepEqual(ours.LivenessProbe, kubeadms.LivenessProbe) || !reflect.DeepEqual(ours.ReadinessProbe, kubeadms.ReadinessProbe) ||
+	readiness := *kubeadms.ReadinessProbe
+	readiness.PeriodSeconds, readiness.TimeoutSeconds, readiness.FailureThreshold = 1, 5, 2 // as in the drop-in
+	if !reflect.DeepEqual(ours.LivenessProbe, kubeadms.LivenessProbe) || !reflect.DeepEqual(*ours.ReadinessProbe, readiness) ||
 		!reflect.DeepEqual(ours.Resources, kubeadms.Resources) {
 		t.Error("Probes or resources are not those of kubeadm's CoreDNS")
 	}
