@@ -20,11 +20,13 @@ LINTER    = bin/golangci-lint
 LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 
 .DELETE_ON_ERROR:
-.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos cluster-test simulate simulatefaults fuzz lint vulncheck image clean gcc
+.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos cluster-test picture simulate simulatefaults fuzz lint vulncheck image clean gcc
 
-all: ## Build the server, a static binary: bin/coredns
-	@echo "== build bin/coredns $(VERSION) (the first time: some minutes, for the dependencies)"
+all: ## Build the server and its command line, static binaries: bin/coredns, bin/clustersetctl
+	@echo "== build bin/coredns and bin/clustersetctl $(VERSION) (the first time: some minutes, for the dependencies)"
 	$(GO_PLAIN) go build -ldflags "$(LDFLAGS)" -o bin/coredns ./cmd/coredns
+	$(GO_PLAIN) go build -ldflags "$(LDFLAGS)" -o bin/clustersetctl ./cmd/clustersetctl
+	ln -sf clustersetctl bin/kubectl-clusterset
 
 help: ## List these commands
 	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -75,6 +77,9 @@ chaos: ## Hurt three clusters under load; the table goes into test/chaos/README.
 cluster-test: ## Run two real clusters on this machine, as root; CLUSTER_TEST_WRITE=1: the table goes into test/realcluster/README.md
 	@echo "== two real clusters; missing Debian packages are installed, kubelet and containerd built: the first time some minutes"
 	cd test && CLUSTER_TEST=1 $(GO_PLAIN) go test -count=1 -v -run '^TestRealClusters$$' -timeout 25m ./realcluster
+
+picture: ## Draw the main panels of the dashboard from four minutes of real servers into docs/images (needs prometheus)
+	cd test && PICTURE_WRITE=1 $(GO_PLAIN) go test -count=1 -v -run '^TestPicture$$' ./observe
 
 # A schedule is what happens to four clusters and the server, drawn from a seed: the same seed, the same schedule.
 simulate: ## Compare the server with a model in 10,000 random schedules (SCHEDULES=N, SEED=N: one of them, 10 times, in full)

@@ -26,6 +26,7 @@ func main() {
 	// what it is: tools compare "CoreDNS-1.15.0" to know what a Corefile may say.
 	// It also becomes the label "revision" of coredns_build_info.
 	coremain.GitCommit = release()
+	followMemoryLimit()
 	coremain.Run()
 }
 

@@ -67,6 +67,9 @@ var pure = []struct {
 	uses []string
 	why  string
 }{
+	{"plugin/pkg/status", nil, "it is the language of documents, which servers, pages and command lines share"},
+	{"plugin/pkg/verdict", []string{"plugin/pkg/status"}, "what to think of a document follows from the document"},
+	{"plugin/pkg/statuspage", []string{"plugin/pkg/status", "plugin/pkg/verdict"}, "a page is a function of documents, so that it can be looked at without a server"},
 	{"plugin/pkg/topology", nil, "it names places, and everything else is built on it"},
 	{"plugin/pkg/mcs", []string{"plugin/pkg/topology"}, "merging is a function of values: no client-go, no socket, no clock, so that any order of events can be tested"},
 	{"plugin/pkg/health", []string{"plugin/pkg/topology"}, "the health state machine has no socket and no clock of its own"},
@@ -116,7 +119,7 @@ func TestOnlyWatchKnowsKubernetes(t *testing.T) {
 }
 
 // order is from the top down; a package may import those below it only. Plugins stand above all.
-var order = []string{"plugin/pkg/corefile", "plugin/pkg/lease", "plugin/pkg/chain", "plugin/pkg/watch/watchtest", "plugin/pkg/watch", "plugin/pkg/state", "plugin/pkg/balance", "plugin/pkg/health", "plugin/pkg/mcs", "plugin/pkg/topology"}
+var order = []string{"plugin/pkg/statuspage", "plugin/pkg/verdict", "plugin/pkg/status", "plugin/pkg/corefile", "plugin/pkg/lease", "plugin/pkg/chain", "plugin/pkg/watch/watchtest", "plugin/pkg/watch", "plugin/pkg/state", "plugin/pkg/balance", "plugin/pkg/health", "plugin/pkg/mcs", "plugin/pkg/topology"}
 
 // level is how far down a package stands: 0 for a plugin, -1 for what is no part of the order.
 func level(pkg string) int {

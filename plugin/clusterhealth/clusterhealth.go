@@ -45,3 +45,11 @@ func (c *Clusterhealth) Health() *health.Snapshot {
 	}
 	return c.set.snapshot.Load()
 }
+
+// History returns the last changes of all members that are probed or drained. It takes no lock; the result must not be changed.
+func (c *Clusterhealth) History() health.History {
+	if c.set == nil {
+		return nil
+	}
+	return c.set.changes()
+}

@@ -77,6 +77,11 @@ func (c *config) key() string {
 	return b.String()
 }
 
+// concerns reports whether anything is said about a member.
+func (c *config) concerns(id topology.ClusterID) bool {
+	return slices.Contains(c.drained, id) || slices.ContainsFunc(c.probes, func(p probe) bool { return p.cluster == id })
+}
+
 // probeKey is equal for two probes that find out the same.
 func (c *config) probeKey(p probe) string {
 	roots := ""

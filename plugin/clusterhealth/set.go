@@ -3,6 +3,7 @@ package clusterhealth
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -21,8 +22,10 @@ type set struct {
 	done    chan struct{}
 
 	snapshot atomic.Pointer[health.Snapshot]
-	frozen   atomic.Bool
-	settled  atomic.Bool // every member has been probed once
+	// history is written with mu held.
+	history atomic.Pointer[health.History]
+	frozen  atomic.Bool
+	settled atomic.Bool // every member has been probed once
 
 	mu      sync.Mutex // guards tracker: a successor inherits from it
 	tracker *health.Tracker
@@ -61,9 +64,11 @@ func (s *set) inherit(from *set) {
 	}
 }
 
-// start begins to probe. The first snapshot is there when it returns; before is that of the set which this one replaces.
-func (s *set) start(before *health.Snapshot) {
+// start begins to probe. The first snapshot is there when it returns; before and history are those of the set which this one
+// replaces.
+func (s *set) start(before *health.Snapshot, history health.History) {
 	s.snapshot.Store(before)
+	s.history.Store(&history)
 	s.mu.Lock()
 	s.publish(time.Now(), result{})
 	s.mu.Unlock()
@@ -134,8 +139,32 @@ func (s *set) publish(now time.Time, because result) {
 	snapshot := s.tracker.Snapshot(now)
 	if before := s.snapshot.Swap(snapshot); before != snapshot {
 		reportChanges(before, snapshot, because)
+		s.remember(now, before, snapshot)
 	}
 	s.settled.Store(s.tracker.Settled())
+}
+
+// remember notes what has changed. A member that is new, and not probed yet, has not changed.
+func (s *set) remember(at time.Time, before, now *health.Snapshot) {
+	known := maps.Collect(before.All())
+	history := s.changes()
+	for id, status := range now.All() {
+		was, there := known[id]
+		if !there {
+			was = health.Status{State: health.Excluded, Reason: health.ReasonUnknown}
+		}
+		if was.State != status.State || was.Reason != status.Reason {
+			history = history.With(id, health.Change{At: at, State: status.State, Reason: status.Reason})
+		}
+	}
+	s.history.Store(&history)
+}
+
+func (s *set) changes() health.History {
+	if history := s.history.Load(); history != nil {
+		return *history
+	}
+	return nil
 }
 
 // probe asks one member, and reports unless the set is being stopped.

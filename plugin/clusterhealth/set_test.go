@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -111,6 +112,29 @@ func TestSetOverTime(t *testing.T) {
 				t.Errorf("Expected healthy after the first probe, got %v", got)
 			}
 		}},
+		{"a member's history tells when it left and came back", "", func(t *testing.T, n *network, s *set) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			n.set("refused", "b")
+			stays(s, "b", time.Minute)
+			left := time.Now()
+			n.set("", "b")
+			time.Sleep(3 * time.Minute)
+			var got []string
+			for _, c := range s.changes()["b"] {
+				got = append(got, c.State.String()+": "+c.Reason)
+			}
+			want := []string{
+				"healthy: " + health.ReasonGood, "healthy: " + health.ReasonSlow, "unhealthy: " + health.ReasonHoldDown,
+				"unhealthy: " + health.ReasonFailing, "healthy: " + health.ReasonGood,
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("The history is %q, want %q", got, want)
+			}
+			if at := s.changes()["b"][3].At; left.Sub(at) > time.Second || at.After(left) {
+				t.Errorf("It left at %v, and the history says %v", left, at)
+			}
+		}},
 		{"a member that hangs leaves within the bound", "", func(t *testing.T, n *network, s *set) {
 			t.Helper()
 			time.Sleep(time.Minute)
@@ -192,7 +216,7 @@ func TestSetOverTime(t *testing.T) {
 				c := mustParse(t, threeProbes)
 				c.local = tc.local
 				s := newSet(c, func(p probe) prober { return n.dial(p, nil) })
-				s.start(nil)
+				s.start(nil, nil)
 				defer s.stop()
 				tc.story(t, n, s)
 			})
@@ -205,7 +229,7 @@ func TestStopEndsAProbeThatHangs(t *testing.T) {
 		n := newNetwork()
 		n.set("hanging", "a", "b", "c")
 		s := newSet(mustParse(t, threeProbes), func(p probe) prober { return n.dial(p, nil) })
-		s.start(nil)
+		s.start(nil, nil)
 		time.Sleep(1100 * time.Millisecond)
 		start := time.Now()
 		s.stop()

@@ -42,11 +42,17 @@ func (s *store) begin(c *config) *set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var before *health.Snapshot
+	var history health.History
 	for _, other := range s.live {
 		made.inherit(other)
-		before = other.snapshot.Load()
+		before, history = other.snapshot.Load(), other.changes()
 	}
-	made.start(before)
+	for id := range history {
+		if !c.concerns(id) {
+			history = history.Without(id)
+		}
+	}
+	made.start(before, history)
 	s.live = append(s.live, made)
 	return made
 }

@@ -1,7 +1,9 @@
 package clusterset
 
 import (
+	"maps"
 	"sync"
+	"sync/atomic"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
@@ -9,21 +11,32 @@ import (
 // claims are the ids that clusters give themselves by the ClusterProperty cluster.clusterset.k8s.io. One that differs from
 // the id in the Corefile means that a kubeconfig leads to another cluster than meant, or that names have been mixed up.
 type claims struct {
-	mu   sync.Mutex // guards last
-	last map[topology.ClusterID]string
+	mu sync.Mutex // one writer at a time
+	// last is immutable, so that who reads takes no lock.
+	last atomic.Pointer[map[topology.ClusterID]string]
+}
+
+// known returns what is known of all clusters. It must not be changed.
+func (c *claims) known() map[topology.ClusterID]string {
+	if known := c.last.Load(); known != nil {
+		return *known
+	}
+	return nil
 }
 
 // set takes what a cluster says, "" for nothing, and tells it once per change.
 func (c *claims) set(id topology.ClusterID, claimed string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if was, known := c.last[id]; known && was == claimed {
+	if was, known := c.known()[id]; known && was == claimed {
 		return
 	}
-	if c.last == nil {
-		c.last = map[topology.ClusterID]string{}
+	next := maps.Clone(c.known())
+	if next == nil {
+		next = map[topology.ClusterID]string{}
 	}
-	c.last[id] = claimed
+	next[id] = claimed
+	c.last.Store(&next)
 	if !disagrees(id, claimed) {
 		idMismatch.WithLabelValues(string(id)).Set(0)
 		return
@@ -42,15 +55,13 @@ func disagrees(id topology.ClusterID, claimed string) bool {
 }
 
 // disagree reports whether a cluster has said that it is another one.
-func (c *claims) disagree(id topology.ClusterID) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return disagrees(id, c.last[id])
-}
+func (c *claims) disagree(id topology.ClusterID) bool { return disagrees(id, c.known()[id]) }
 
 // forget drops what a cluster said that is no member any more.
 func (c *claims) forget(id topology.ClusterID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.last, id)
+	next := maps.Clone(c.known())
+	delete(next, id)
+	c.last.Store(&next)
 }

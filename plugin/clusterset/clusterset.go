@@ -58,8 +58,12 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	if zone < 0 {
 		return chain.Next(pluginName, c.Next, ctx, w, r)
 	}
-	switch r.Question[0].Qtype {
-	case dns.TypeAXFR, dns.TypeIXFR:
+	switch transfer := r.Question[0].Qtype == dns.TypeAXFR || r.Question[0].Qtype == dns.TypeIXFR; {
+	case c.shadow && transfer:
+		return chain.Next(pluginName, c.Next, ctx, w, r)
+	case c.shadow:
+		return c.serveShadow(ctx, w, r, zone)
+	case transfer:
 		return dns.RcodeRefused, nil
 	}
 	if reply := c.answer(ctx, w, r, zone); reply != nil {
@@ -70,10 +74,19 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 
 // answer makes the reply to a query in one of the zones, nil when the next plugin has to.
 func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) *dns.Msg {
-	// Names stand in messages as request.Request makes them: asking it would make them again.
-	asked := &r.Question[0]
 	a := answers.Get().(*answer)
 	defer a.done()
+	if !a.make(c, w, r, zone) {
+		return nil
+	}
+	describe(ctx, a)
+	return a.message()
+}
+
+// make finds out what is answered. It reports false when the next plugin has to do that.
+func (a *answer) make(c *Clusterset, w dns.ResponseWriter, r *dns.Msg, zone int) bool {
+	// Names stand in messages as request.Request makes them: asking it would make them again.
+	asked := &r.Question[0]
 	a.Clusterset, a.snapshot, a.zoneIndex = c, c.world.snapshot.Load(), zone
 	a.state.W, a.state.Req, a.qname, a.qtype = w, r, asked.Name, asked.Qtype
 	qname := strings.ToLower(asked.Name)
@@ -83,15 +96,12 @@ func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	a.name = parseName(strings.TrimSuffix(qname[:relative], "."))
 	a.resolve()
 	if a.absent {
-		if c.fall.Through(qname) {
-			return nil
-		}
 		if a.rcode = dns.RcodeNameError; !a.certain {
 			a.rcode = dns.RcodeServerFailure
 		}
+		return !c.fall.Through(qname)
 	}
-	describe(ctx, a)
-	return a.message()
+	return true
 }
 
 // answers are used again: nothing of one is left when its reply is made. The reply is the writer's.
@@ -121,11 +131,16 @@ func (a *answer) message() *dns.Msg {
 	return &m.Msg
 }
 
-// room returns how many octets the answer has for its records.
+// room returns how many octets the answer has for its records. The reply has an OPT record if the query has one, with those of its
+// options that the server knows, which a cookie is not: over TCP, where all must fit, all of them count, and over UDP none, since
+// what is made there must be too much rather than too little, or there is no TC.
 func (a *answer) room() int {
 	taken := 12 + len(a.qname) + 1 + 4
 	if opt := a.state.Req.IsEdns0(); opt != nil {
-		taken += dns.Len(opt)
+		taken += sizeOPT
+		if a.tcp() {
+			taken += dns.Len(opt) - sizeOPT
+		}
 	}
 	return a.state.Size() - taken
 }
@@ -284,6 +299,10 @@ func (a *answer) atService(s *mcs.Service) {
 // the message holds all of them.
 func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 	a.decide(s)
+	if a.plan.Lacks(of) {
+		a.choice.Set = -1
+		return
+	}
 	most := 0
 	if s.Type == mcs.Headless {
 		most = a.most(of)

@@ -43,6 +43,7 @@ type config struct {
 	ttl         uint32 // seconds
 	ignoreEmpty bool
 	fall        fall.F
+	shadow      bool // the next plugin answers
 	// stale is how long a source can be silent before it is stale, expire before it is forgotten; 0 means the default, and
 	// never.
 	stale, expire time.Duration
@@ -115,7 +116,7 @@ func (p *parser) stanza() error {
 func (p *parser) block(line func(name string) error) error { return corefile.Block(p.Controller, line) }
 
 // properties lists what a stanza may hold, for the error about everything else.
-const properties = "local, cluster, clusters, serviceimports, prefer, answer, max_answers, panic, stale, state, ttl, ignore, fallthrough"
+const properties = "local, cluster, clusters, serviceimports, prefer, answer, max_answers, panic, stale, state, ttl, ignore, fallthrough, shadow"
 
 func (p *parser) property(name string) error {
 	if first := p.seen[name]; name != "cluster" && first > 0 {
@@ -157,6 +158,12 @@ func (p *parser) property(name string) error {
 		return err
 	case "fallthrough":
 		p.fall.SetZonesFromArgs(p.RemainingArgs())
+		return nil
+	case "shadow":
+		p.shadow = true
+		if p.NextArg() {
+			return p.Errf("'shadow %s': 'shadow' takes no more words", p.Val())
+		}
 		return nil
 	default:
 		return p.Errf("unknown property '%s': use one of %s", name, properties)
@@ -320,7 +327,7 @@ func (p *parser) connect(property string, args []string) (watch.Connection, erro
 }
 
 func (p *parser) parseCluster() error {
-	m := member{line: p.Line()}
+	m := member{line: p.Line(), origin: "corefile"}
 	args := p.RemainingArgs()
 	if len(args) == 0 {
 		return p.Err("'cluster' needs the cluster's id: cluster NAME [KUBECONFIG [CONTEXT]]")

@@ -152,6 +152,7 @@ func TestMalformedStanzas(t *testing.T) {
 		{"ttl with a unit", "clusterset {\n ttl 5s\n}", 2, []string{"'ttl 5s'", "whole number of seconds from 0 to 3600"}},
 		{"ttl that overflows", "clusterset {\n ttl 4294967301\n}", 2, []string{"'ttl 4294967301'", "whole number of seconds from 0 to 3600"}},
 		{"ignore with another word", "clusterset {\n ignore empty\n}", 2, []string{"'ignore empty'", "use empty_service"}},
+		{"shadow with a word", "clusterset {\n shadow 10\n}", 2, []string{"'shadow 10'", "takes no more words"}},
 		{"ignore without a word", "clusterset {\n ignore\n}", 2, []string{"'ignore' takes empty_service"}},
 	}
 	if len(rows) < 40 {
@@ -227,6 +228,9 @@ func sketchConfig(c *config) []string {
 	if c.ignoreEmpty {
 		line("ignore empty")
 	}
+	if c.shadow {
+		line("shadow")
+	}
 	if c.fall.Through("web.shop.svc.clusterset.local.") {
 		line("falls through %v", c.fall.Zones)
 	}
@@ -273,6 +277,7 @@ func TestWellFormedStanzas(t *testing.T) {
 		{"the least and the largest ttl", "clusterset {\n local east\n cluster east KC\n ttl 3600\n}", []string{zone, "local east", "cluster east clusterip", "ttl 3600"}},
 		{"ttl 0", "clusterset {\n local east\n cluster east KC\n ttl 0\n}", []string{zone, "local east", "cluster east clusterip", "ttl 0"}},
 		{"ignore empty_service", "clusterset {\n local east\n cluster east KC\n ignore empty_service\n}", []string{zone, "local east", "cluster east clusterip", "ignore empty"}},
+		{"shadow", "clusterset {\n local east\n cluster east KC\n shadow\n}", []string{zone, "local east", "cluster east clusterip", "shadow"}},
 		{"fallthrough of everything", "clusterset {\n local east\n cluster east KC\n fallthrough\n}", []string{zone, "local east", "cluster east clusterip", "falls through [.]"}},
 		{"fallthrough of one zone", "clusterset {\n local east\n cluster east KC\n fallthrough shop.svc.clusterset.local\n}", []string{zone, "local east", "cluster east clusterip", "falls through [shop.svc.clusterset.local.]"}},
 		{"fallthrough of another zone", "clusterset {\n local east\n cluster east KC\n fallthrough example.org\n}", []string{zone, "local east", "cluster east clusterip"}},

@@ -39,7 +39,7 @@ func TestClaims(t *testing.T) {
 	}
 	c.forget(id)
 	forgetSource(id, false)
-	if testutil.CollectAndCount(idMismatch) != 0 || len(c.last) != 0 {
+	if testutil.CollectAndCount(idMismatch) != 0 || len(c.known()) != 0 {
 		t.Error("Something is left of a cluster that is gone")
 	}
 }

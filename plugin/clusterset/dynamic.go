@@ -23,22 +23,13 @@ func (s *store) enrol(l *leased, spec *rosterSpec) error {
 		}
 		shared = &sharedRoster{roster: r}
 		s.rosters[wanted.key()] = shared
+		s.list()
 	}
 	shared.users++
 	s.mu.Unlock()
 	l.roster = shared
 	shared.join(l)
 	return nil
-}
-
-// allRosters returns those that are followed.
-func (s *store) allRosters() (out []*roster) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.rosters {
-		out = append(out, r.roster)
-	}
-	return out
 }
 
 // strike ends it. The roster stops with its last world; it may just be waiting for the lock of the store, so that must
@@ -53,6 +44,7 @@ func (s *store) strike(l *leased) {
 	over := l.roster.users == 0
 	if over {
 		delete(s.rosters, l.roster.spec.key())
+		s.list()
 	}
 	s.mu.Unlock()
 	if over {

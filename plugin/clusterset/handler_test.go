@@ -514,6 +514,33 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// A client that is not told by TC that endpoints are missing takes a part for the whole. Options of the query that the reply does not
+// have, such as cookies, leave more room than one thinks.
+func TestWhatDoesNotFitIsSaid(t *testing.T) {
+	const endpoints = 500
+	many := handlerOf(bigWorld(endpoints))
+	for what, options := range map[string][]dns.EDNS0{
+		"no option":         nil,
+		"a cookie":          {&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"}},
+		"a long cookie":     {&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: strings.Repeat("01234567", 10)}},
+		"an unknown option": {&dns.EDNS0_LOCAL{Code: 65001, Data: make([]byte, 300)}},
+	} {
+		for size := 512; size <= 1300; size++ {
+			for qtype, qname := range map[uint16]string{
+				dns.TypeA: "db.data.svc.clusterset.local.", dns.TypeAAAA: "db.data.svc.clusterset.local.", dns.TypeSRV: "_http._tcp.db.data.svc.clusterset.local.",
+			} {
+				r := new(dns.Msg).SetQuestion(qname, qtype)
+				r.SetEdns0(uint16(size), false)
+				r.IsEdns0().Option = options
+				reply, _ := ask(t.Context(), many, r, false)
+				if len(reply.Answer) < endpoints && !reply.Truncated {
+					t.Fatalf("%s, %d octets, %s: %d of %d records, and no TC", dns.TypeToString[qtype], size, what, len(reply.Answer), endpoints)
+				}
+			}
+		}
+	}
+}
+
 func TestLongNames(t *testing.T) {
 	label := strings.Repeat("l", 63)
 	ids := []topology.ClusterID{topology.ClusterID(label + "." + label), "east"}
@@ -535,23 +562,30 @@ func TestLongNames(t *testing.T) {
 }
 
 func TestMetadata(t *testing.T) {
-	c := handlerOf(shop(true))
 	for _, tc := range []struct {
-		qname        string
-		kind, source string
-		none         bool
+		name, qname string
+		synced      bool
+		want        told
+		none        bool
 	}{
-		{"web.shop.svc.clusterset.local.", "ClusterSetIP", "exports", false},
-		{"imported.shop.svc.clusterset.local.", "ClusterSetIP", "imports", false},
-		{"db-0.east.db.data.svc.clusterset.local.", "Headless", "exports", false},
-		{"none.shop.svc.clusterset.local.", "", "", false},
-		{"example.org.", "", "", true},
+		{"a service has a member and a tier", "web.shop.svc.clusterset.local.", true,
+			told{kind: "ClusterSetIP", source: "exports", member: "east", tier: "0", why: "nearest"}, false},
+		{"an import has no member", "imported.shop.svc.clusterset.local.", true, told{kind: "ClusterSetIP", source: "imports", why: "import"}, false},
+		{"nothing is chosen for one endpoint", "db-0.east.db.data.svc.clusterset.local.", true, told{kind: "Headless", source: "exports"}, false},
+		{"an unknown name has a reason", "none.shop.svc.clusterset.local.", true, told{why: "unknown"}, false},
+		{"what may yet come has another", "none.shop.svc.clusterset.local.", false, told{why: "unsynced"}, false},
+		{"the zone itself has none", "clusterset.local.", true, told{}, false},
+		{"another zone has no metadata", "example.org.", true, told{}, true},
 	} {
-		t.Run(tc.qname, func(t *testing.T) {
+		t.Run(tc.name, func(t *testing.T) {
+			c := handlerOf(shop(tc.synced))
 			r := new(dns.Msg).SetQuestion(tc.qname, dns.TypeA)
 			ctx := c.Metadata(metadata.ContextWithMetadata(t.Context()), request.Request{Req: r, W: &test.ResponseWriter{}})
 			ask(ctx, c, r, false)
-			for label, want := range map[string]string{"clusterset/type": tc.kind, "clusterset/source": tc.source} {
+			for label, want := range map[string]string{
+				"clusterset/type": tc.want.kind, "clusterset/source": tc.want.source, "clusterset/member": tc.want.member,
+				"clusterset/tier": tc.want.tier, "clusterset/why": tc.want.why,
+			} {
 				f := metadata.ValueFunc(ctx, label)
 				if (f == nil) != tc.none {
 					t.Fatalf("%s is there: %v", label, f != nil)
@@ -559,6 +593,27 @@ func TestMetadata(t *testing.T) {
 				if f != nil && f() != want {
 					t.Errorf("%s is %q, want %q", label, f(), want)
 				}
+			}
+		})
+	}
+}
+
+func TestWhy(t *testing.T) {
+	plan := &balance.Plan{}
+	for _, tc := range []struct {
+		name string
+		a    answer
+		want string
+	}{
+		{"the nearest tier", answer{plan: plan}, "nearest"},
+		{"another tier", answer{plan: plan, choice: balance.Choice{Tier: 1}}, "farther"},
+		{"what is not well is said before how far it is", answer{plan: plan, choice: balance.Choice{Tier: 1, Degraded: true}}, "degraded"},
+		{"panic is said before all", answer{plan: plan, choice: balance.Choice{Tier: 1, Panic: true, Degraded: true}}, "panic"},
+		{"nothing was chosen", answer{}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := tc.a.why(); got != tc.want {
+				t.Errorf("It is %q, want %q", got, tc.want)
 			}
 		})
 	}

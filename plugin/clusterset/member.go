@@ -18,6 +18,8 @@ type member struct {
 	weight     *int   // nil means: the number of ready endpoints
 	hasAddress bool
 	line       int
+	// origin says where it is described: "corefile", "secret NAMESPACE/NAME" or "directory NAME".
+	origin string
 	// settings are what a description says, without credentials; nil for a member of the Corefile.
 	settings map[string]string
 }

@@ -197,7 +197,7 @@ func (s *store) policyHash() float64 {
 // collectRosters tells of the members that come and go, where there can be some.
 func collectRosters(ch chan<- prometheus.Metric) {
 	members, refused, followed := 0, map[refusal]int{}, false
-	for _, r := range process.allRosters() {
+	for _, r := range process.listed.Load().rosters {
 		followed = true
 		n, why := r.counts()
 		members += n
@@ -368,4 +368,5 @@ var unusableBecause = map[mcs.UnusableReason]string{
 	mcs.NoAddress:        "takes no part: it has no address of the kind that 'address' asks for",
 	mcs.NotAllowed:       "exports addresses that 'allow' does not hold; they are left out",
 	mcs.ForeignNamespace: "takes no part: 'namespaces' does not hold this one",
+	mcs.WrongCluster:     "takes no part: it says that it is another cluster",
 }

@@ -29,6 +29,7 @@ const (
 	sizeA    = 12 + 4
 	sizeAAAA = 12 + 16
 	sizeSRV  = 12 + 6
+	sizeOPT  = 1 + 10 // the root, and no options
 )
 
 // record4 and record6 are records with their addresses.

@@ -49,7 +49,7 @@ func (r *roster) remember() {
 		if err != nil || len(r.members) == maxDynamic {
 			continue
 		}
-		m.connection = connection
+		m.connection, m.origin = connection, r.spec.origin(name)
 		r.members[m.ID] = &elected{member: m}
 	}
 	r.written = record.Facts.Members

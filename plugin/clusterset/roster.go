@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
@@ -34,6 +35,14 @@ func (s *rosterSpec) key() string {
 	return fmt.Sprintf("secrets %s %s %s %q", s.connection.Key, s.namespace, s.selector, s.state)
 }
 
+// origin says where a member is described.
+func (s *rosterSpec) origin(name string) string {
+	if s.dir != "" {
+		return "directory " + name
+	}
+	return "secret " + s.namespace + "/" + name
+}
+
 const (
 	// lookEvery is how often folders are looked at.
 	lookEvery = 2 * time.Second
@@ -49,6 +58,8 @@ type roster struct {
 	spec rosterSpec
 	stop func()
 	wake chan struct{} // holds one token while something is pending
+	// summary is for whoever only looks.
+	summary atomic.Pointer[rosterSummary]
 
 	pendingMu sync.Mutex // guards pending, and whether everything is in it
 	pending   []description
@@ -85,8 +96,9 @@ type described struct {
 	sum     [sha256.Size]byte
 	// member is the last good one, nil if there was none.
 	member *member
-	// refused is why the last word is not used, "" if it is.
+	// refused is why the last word is not used, "" if it is; detail says it in words, without secrets.
 	refused refusal
+	detail  string
 }
 
 // elected is a member that takes part.
@@ -113,6 +125,7 @@ func refusals() []refusal { return []refusal{badID, badKubeconfig, badSetting, d
 func newRoster(spec rosterSpec) (*roster, error) {
 	r := &roster{spec: spec, wake: make(chan struct{}, 1), known: map[string]*described{}, members: map[topology.ClusterID]*elected{}}
 	r.remember()
+	r.summarize()
 	end := func() {}
 	if spec.dir == "" {
 		w, err := watch.Start(watch.Spec{
@@ -186,6 +199,7 @@ func (r *roster) work() {
 	r.pendingMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer r.summarize()
 	for _, d := range pending {
 		r.take(d)
 	}
@@ -217,10 +231,14 @@ func (r *roster) take(d description) {
 		now.member = was.member
 	}
 	m, why, err := parseMember(d.name, d.data)
+	if m != nil {
+		m.origin = r.spec.origin(d.name)
+	}
 	if err == nil && now.member != nil && now.member.ID != m.ID {
 		why, err = badID, fmt.Errorf("it was cluster %s before and is %s now: remove it, then add it under another name", now.member.ID, m.ID)
 	}
 	if now.refused = why; err != nil {
+		now.detail = err.Error()
 		log.Warningf("Member %s is not used: %v", d.name, err)
 	} else {
 		now.member = m
@@ -300,11 +318,12 @@ func (r *roster) elect() {
 		default:
 			now[d.member.ID] = d
 			if d.refused == duplicate || d.refused == tooMany {
-				d.refused = accepted
+				d.refused, d.detail = accepted, ""
 			}
 		}
 		if d.refused != was && d.refused != accepted {
-			log.Warningf("Member %s is not used: %s", name, refusedBecause(d.refused, d.member.ID))
+			d.detail = refusedBecause(d.refused, d.member.ID)
+			log.Warningf("Member %s is not used: %s", name, d.detail)
 		}
 	}
 	for id := range r.members {
@@ -371,17 +390,37 @@ func (r *roster) leave(w rosterUser) {
 	r.worlds = slices.DeleteFunc(r.worlds, func(o rosterUser) bool { return o == w })
 }
 
-// counts tells how many members there are, and how many descriptions are refused.
-func (r *roster) counts() (members int, refused map[refusal]int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	refused = map[refusal]int{}
-	for _, d := range r.known {
-		if d.refused != accepted {
-			refused[d.refused]++
+// rosterSummary is what is known at a moment: how many members there are, and the descriptions that are not used, in the order
+// of their names. Immutable.
+type rosterSummary struct {
+	members int
+	refused []refused
+}
+
+type refused struct {
+	name   string
+	why    refusal
+	detail string
+}
+
+// summarize is called with mu held.
+func (r *roster) summarize() {
+	out := &rosterSummary{members: len(r.members)}
+	for _, name := range slices.Sorted(maps.Keys(r.known)) {
+		if d := r.known[name]; d.refused != accepted {
+			out.refused = append(out.refused, refused{name, d.refused, d.detail})
 		}
 	}
-	return len(r.members), refused
+	r.summary.Store(out)
+}
+
+// counts tells how many members there are, and how many descriptions are refused. It takes no lock.
+func (r *roster) counts() (members int, why map[refusal]int) {
+	now, why := r.summary.Load(), map[refusal]int{}
+	for _, one := range now.refused {
+		why[one.why]++
+	}
+	return now.members, why
 }
 
 // followFolders looks at the folders now and then. A mounted Secret changes by a symbolic link, so contents are compared.

@@ -1,6 +1,7 @@
 package clusterset
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -42,6 +43,9 @@ func setup(c *caddy.Controller) error {
 		handler.world = l.world
 		warnInsecure(config)
 		handler.listen = listenAddresses(dnsserver.GetConfig(c).ListenHosts)
+		if handler.shadow && handler.Next == nil {
+			return plugin.Error(pluginName, errors.New("'shadow' lets the next plugin answer, and no plugin stands after clusterset in this server block: add one, such as kubernetes or forward, or remove 'shadow'"))
+		}
 		return handler.findNeighbours(dnsserver.GetConfig(c), func(name string) bool { return lease.Announced(c, name) })
 	})
 	itself := func() (*Clusterset, error) { return handler, nil }

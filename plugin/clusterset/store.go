@@ -2,6 +2,7 @@ package clusterset
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -32,9 +33,30 @@ type store struct {
 	// handlers are those in use, each held by itself: for metrics only.
 	handlers *lease.Pool[*Clusterset]
 
+	// listed are all watchers and rosters, for whoever only looks. Immutable.
+	listed atomic.Pointer[listed]
+
 	mu       sync.Mutex // guards what follows; taken under the lock of the worlds, and under that of a roster
 	watchers map[watcherKey]*shared
 	rosters  map[string]*sharedRoster
+}
+
+// listed is what a store has at a moment.
+type listed struct {
+	watchers map[watcherKey]*source
+	rosters  []*roster
+}
+
+// list lets those who only look see what there is now. It is called with mu held, after each change.
+func (s *store) list() {
+	now := &listed{watchers: make(map[watcherKey]*source, len(s.watchers))}
+	for key, w := range s.watchers {
+		now.watchers[key] = w.source
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.rosters)) {
+		now.rosters = append(now.rosters, s.rosters[key].roster)
+	}
+	s.listed.Store(now)
 }
 
 // sharedRoster is a roster with a count of the worlds that use it.
@@ -90,6 +112,7 @@ const remoteGrace = 5 * time.Second
 
 func newStore() *store {
 	s := &store{started: time.Now(), watchers: map[watcherKey]*shared{}, rosters: map[string]*sharedRoster{}, prepared: stock{most: preparedAtMost}}
+	s.listed.Store(&listed{})
 	s.worlds = lease.NewPool(s.end)
 	s.handlers = lease.NewPool(func(*Clusterset) {})
 	return s
@@ -190,6 +213,7 @@ func (s *store) feed(l *leased, u use) error {
 		}
 		w = &shared{source: newSource(watcher, &u)}
 		s.watchers[key] = w
+		s.list()
 	}
 	if u.addresses {
 		w.TellServiceAddresses()
@@ -259,6 +283,7 @@ func (s *store) drop(l *leased, key watcherKey) {
 		return
 	}
 	delete(s.watchers, key)
+	s.list()
 	w.stop()
 	w.Close()
 	left := s.named(w.name)
@@ -296,11 +321,9 @@ func (s *store) ready(now time.Time) bool {
 	return ready
 }
 
-// sources calls yield for every source, for metrics. No update waits for the lock it takes.
+// sources calls yield for every source, for metrics. It takes no lock: nobody waits for a slow reader.
 func (s *store) sources(yield func(name string, kind mcs.SourceKind, st watch.Status)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range s.watchers {
+	for _, w := range s.listed.Load().watchers {
 		yield(w.name, w.kind, w.Status())
 	}
 }

@@ -1,5 +1,5 @@
 // Package deploy holds tests of the manifests in deploy, on real API servers: every bundle is accepted as it is, can be
-// applied again without a change and leaves nothing when it is deleted; the commands that deploy/README.md prints do what it
+// applied again without a change and leaves nothing when it is deleted; the commands that deploy/README.md and docs print do what it
 // says; and the server answers with exactly the rights and the Corefile that are shipped.
 package deploy
 

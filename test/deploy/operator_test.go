@@ -24,9 +24,16 @@ import (
 // operator types the commands of deploy/README.md.
 type operator struct{ readme.Operator }
 
+// newOperator returns one with deploy/README.md in hand.
 func newOperator(t *testing.T) operator {
 	t.Helper()
 	return operator{readme.New(t, kubeconfig, kubectl, limit)}
+}
+
+// reads puts another document into the operator's hands.
+func (o operator) reads(t *testing.T, document string) operator {
+	t.Helper()
+	return operator{o.Reads(t, document)}
 }
 
 // strictly is what makes an API server refuse what it would pass over: fields that it does not know, or that stand there

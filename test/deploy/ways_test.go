@@ -125,7 +125,7 @@ func (o operator) testDropIn(t *testing.T) {
 		"--warnings-as-errors")
 	after := untilRevision(t, "2")
 	want := []string{
-		".template.spec.containers.0.env", ".template.spec.containers.0.image",
+		".template.spec.containers.0.image",
 		".template.spec.containers.0.readinessProbe.failureThreshold", ".template.spec.containers.0.readinessProbe.periodSeconds",
 		".template.spec.containers.0.readinessProbe.timeoutSeconds", ".template.spec.containers.0.volumeMounts",
 		".template.spec.securityContext.sysctls", ".template.spec.volumes",

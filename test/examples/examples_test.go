@@ -3,11 +3,16 @@ package examples_test
 import (
 	"cmp"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,11 +26,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/demo"
 	"github.com/clusterset-dns/clusterset-dns/test/examples"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // timeout bounds each wait.
@@ -74,6 +82,15 @@ var dynamicMembers = []query{
 	{"", "missing.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}},
 }
 
+// imported are queries about what an MCS controller has imported into east, and about what east has beside it.
+var imported = []query{
+	{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
+	{"", "queue-0.west.queue.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.77"}},
+	{"", "queue.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.77"}},
+	{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}}, // west exports it, and nobody imports it
+	{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+}
+
 // forwardedTo is what the examples that forward have in the place of another server.
 const forwardedTo = "10.96.0.53"
 
@@ -93,6 +110,11 @@ var runs = map[string][]run{
 		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
 		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
 	}}},
+	"first-day-shadow": {{queries: []query{
+		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.7"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}}, // west exports it, and nobody imports it
+		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+	}, check: comparedInTheShadow}},
 	"hub": {{queries: []query{
 		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"203.0.113.8"}},
 	}}},
@@ -167,6 +189,33 @@ var runs = map[string][]run{
 			{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80", "10.97.0.80"}},
 		}},
 	},
+	"from-lighthouse": {{queries: []query{
+		{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.97.0.81"}},
+		{"", "west.web.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}}, // Lighthouse has such names
+		{"", "cart.shop.svc.clusterset.local.", dns.TypeA, []string{"NXDOMAIN"}},     // imports are not read
+		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+	}}},
+	"from-multicluster":            {{queries: imported}},
+	"from-kubernetes-multicluster": {{queries: imported}},
+	"cilium":                       {{queries: imported}},
+	"istio": {{queries: []query{
+		{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"10.96.0.80"}},
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"192.0.2.10"}},
+	}}},
+	"linkerd": {{queries: []query{
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.11"}},
+		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+	}}},
+	"gke": {{queries: []query{
+		{"", "web.shop.svc.clusterset.example.org.", dns.TypeA, []string{"10.96.0.80"}},
+		{"", "echo.shop.svc.clusterset.example.org.", dns.TypeA, []string{"10.2.0.11"}},
+		{"", "web.shop.svc.clusterset.local.", dns.TypeA, []string{"REFUSED"}}, // GKE's own
+	}}},
+	"karmada": {{queries: []query{
+		{"", "echo.shop.svc.clusterset.local.", dns.TypeA, []string{"10.2.0.11"}},
+		{"", "web.shop.svc.cluster.local.", dns.TypeA, []string{"10.96.0.80"}},
+	}}},
 	"members-by-secret": {{queries: dynamicMembers}},
 	"members-by-folder": {{queries: dynamicMembers}},
 	"overload": {{queries: []query{
@@ -245,6 +294,31 @@ func example(t *testing.T, name string, replace []string) string {
 
 // aTenthToWest asks from a thousand addresses. By chance alone the number is more than six standard deviations of 9.5
 // away from 100 in one of a billion runs.
+// comparedInTheShadow looks for answers of both kinds among those that were compared. Each look asks once more, since the first
+// answers of a start may come before west is known.
+func comparedInTheShadow(t *testing.T, s *server.Server) {
+	t.Helper()
+	suite.Within(t, timeout, "answers are compared", func(ctx context.Context) error {
+		for _, name := range []string{"cart", "echo"} {
+			if _, err := s.Query(ctx, name+".shop.svc.clusterset.local.", dns.TypeA); err != nil {
+				return err
+			}
+		}
+		families, err := s.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		found := map[string]bool{}
+		for _, m := range families["coredns_clusterset_shadow_answers_total"].GetMetric() {
+			found[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue() > 0
+		}
+		if !found["same"] || !found["different"] {
+			return fmt.Errorf("it counts %v", found)
+		}
+		return nil
+	})
+}
+
 func aTenthToWest(t *testing.T, s *server.Server) {
 	t.Helper()
 	got := map[string]int{}
@@ -280,24 +354,16 @@ func onBehalfOfForwarders(t *testing.T, s *server.Server) {
 	}
 }
 
-// testSnippets starts every Corefile that is printed in a README.
+// testSnippets starts every Corefile that is printed in a README or in docs.
 func testSnippets(t *testing.T, places examples.Places) {
 	t.Helper()
-	root, err := clusters.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob(filepath.Join(root, "plugin", "*", "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range append(files, filepath.Join(root, "README.md")) {
-		found := snippets(t, file)
-		if len(found) == 0 {
-			t.Errorf("%s: no Corefile in it", file)
+	for _, file := range documents(t) {
+		found := snippets(t, file.text)
+		if strings.HasPrefix(file.name, "plugin/") && len(found) == 0 {
+			t.Errorf("%s: no Corefile in it", file.name)
 		}
 		for i, text := range found {
-			t.Run(fmt.Sprintf("%s number %d", strings.TrimPrefix(file, root+"/"), i+1), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s number %d", file.name, i+1), func(t *testing.T) {
 				t.Parallel()
 				s := serve(t, text, places)
 				for _, zone := range zones(text) {
@@ -310,14 +376,10 @@ func testSnippets(t *testing.T, places examples.Places) {
 
 var fenced = regexp.MustCompile("(?ms)^(?:```|~~~) ?corefile\n(.*?)^(?:```|~~~)$")
 
-func snippets(t *testing.T, file string) []string {
+func snippets(t *testing.T, text string) []string {
 	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var found []string
-	for _, match := range fenced.FindAllStringSubmatch(string(text), -1) {
+	for _, match := range fenced.FindAllStringSubmatch(text, -1) {
 		found = append(found, match[1])
 	}
 	return found
@@ -379,6 +441,7 @@ func start(t *testing.T) examples.Places {
 		Local: east.Kubeconfig(),
 		Kubeconfigs: map[string]string{
 			"east": east.Kubeconfig(), "west": west.Kubeconfig(), "north": north.Kubeconfig(), "hub": north.Kubeconfig(),
+			"karmada-west": throughKarmada(t, west),
 		},
 		Targets:  map[string]string{"east": target, "west": target, "north": target},
 		Upstream: upstream(t),
@@ -412,6 +475,41 @@ func describe(t *testing.T, in, of *clusters.Cluster) (folder string) {
 		}
 	}
 	return folder
+}
+
+// throughKarmada returns a kubeconfig of a member that leads through another API server, under the path that Karmada's proxy
+// has: https://karmada.io/docs/userguide/globalview/aggregated-api-endpoint
+func throughKarmada(t *testing.T, member *clusters.Cluster) (kubeconfig string) {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(member.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := url.Parse(member.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := rest.TransportFor(member.Admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/apis/cluster.karmada.io/v1alpha1/clusters/" + member.Name() + "/proxy"
+	pass := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		Transport: transport,
+		ErrorLog:  log.New(io.Discard, "", 0), // of watches that end with the server
+	}
+	proxy := httptest.NewTLSServer(http.StripPrefix(path, pass))
+	t.Cleanup(proxy.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw})
+	for _, c := range config.Clusters {
+		c.Server, c.CertificateAuthority, c.CertificateAuthorityData = proxy.URL+path, "", ca
+	}
+	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	return kubeconfig
 }
 
 func giveLoadBalancer(t *testing.T, c *clusters.Cluster, name, ip string) {

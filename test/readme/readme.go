@@ -1,5 +1,5 @@
-// Package readme types the commands that deploy/README.md prints, as an operator would: from the root of the repository, with a
-// kubectl that has the contexts east and west. So tests do what the README says, and not something like it.
+// Package readme types the commands that deploy/README.md and other documents print, as an operator would: from the root of the
+// repository, with a kubectl that has the contexts east and west. So tests do what a document says, and not something like it.
 package readme
 
 import (
@@ -23,24 +23,52 @@ type Operator struct {
 	// Dir is the folder, which goes with the test.
 	Dir      string
 	env      []string
-	commands string // what the README prints, one blank between words
+	document string // its path
+	text     string // what is in it
+	commands string // the same, one blank between words
 	limit    time.Duration
 	other    bool
 }
 
-// New returns an operator who has a kubeconfig and the kubectl of a folder. limit bounds each command.
+// New returns an operator with deploy/README.md in hand, who has a kubeconfig and the kubectl of a folder. limit bounds each
+// command.
 func New(t *testing.T, kubeconfig, kubectl string, limit time.Duration) Operator {
 	t.Helper()
 	root, err := clusters.Root()
 	suite.Must(t, err)
 	dir := t.TempDir()
 	suite.Must(t, os.CopyFS(filepath.Join(dir, "deploy"), os.DirFS(filepath.Join(root, "deploy"))))
-	readme, err := os.ReadFile(filepath.Join(root, "deploy", "README.md"))
-	suite.Must(t, err)
-	return Operator{
-		Dir: dir, commands: Words(strings.ReplaceAll(string(readme), "\\\n", " ")), limit: limit,
+	o := Operator{
+		Dir: dir, limit: limit,
 		env: []string{"HOME=" + dir, "KUBECONFIG=" + kubeconfig, "PATH=" + kubectl + string(filepath.ListSeparator) + os.Getenv("PATH")},
 	}
+	return o.Reads(t, "deploy/README.md")
+}
+
+// Reads puts another document of the repository into the operator's hands.
+func (o Operator) Reads(t *testing.T, document string) Operator {
+	t.Helper()
+	root, err := clusters.Root()
+	suite.Must(t, err)
+	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(document)))
+	suite.Must(t, err)
+	o.document, o.text = document, string(text)
+	o.commands = Words(strings.ReplaceAll(o.text, "\\\n", " "))
+	return o
+}
+
+// Script returns the printed block that has a line which begins with these words, as it is typed.
+func (o Operator) Script(t *testing.T, beginning string) string {
+	t.Helper()
+	const indent = "    "
+	for block := range strings.SplitSeq(o.text, "\n\n") {
+		if !strings.HasPrefix(block, indent) || !strings.Contains(block, "\n"+indent+beginning) && !strings.HasPrefix(block, indent+beginning) {
+			continue
+		}
+		return strings.TrimPrefix(strings.ReplaceAll(block, "\n"+indent, "\n"), indent)
+	}
+	t.Fatalf("%s prints no block with %q", o.document, beginning)
+	return ""
 }
 
 // exchange has each cluster take the place of the other.
@@ -72,7 +100,7 @@ func (o Operator) EditsCorefile(t *testing.T, changes *strings.Replacer) {
 // Words returns a text with one blank between words and none around it.
 func Words(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// Does runs a command that the README prints and returns what it prints. more is what is added at its end.
+// Does runs a command that the document prints and returns what it prints. more is what is added at its end.
 func (o Operator) Does(t *testing.T, command string, more ...string) string {
 	t.Helper()
 	command = Words(command)
@@ -80,11 +108,11 @@ func (o Operator) Does(t *testing.T, command string, more ...string) string {
 	return o.Run(t, strings.Join(append([]string{command}, more...), " "))
 }
 
-// Prints checks that the README has a command.
+// Prints checks that the document has a command.
 func (o Operator) Prints(t *testing.T, command string) {
 	t.Helper()
 	if !strings.Contains(o.commands, command) {
-		t.Errorf("deploy/README.md does not print %q", command)
+		t.Errorf("%s does not print %q", o.document, command)
 	}
 }
 

@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/clusterset-dns/clusterset-dns/test/kube"
 	"github.com/clusterset-dns/clusterset-dns/test/readme"
 	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
@@ -39,6 +41,8 @@ func (w *world) testOperation(t *testing.T) {
 		})
 	})
 	w.row(t, "Clients are given what is on their node, or in their zone, by the labels of Nodes", w.all(localName, setName), w.testLocality)
+	w.row(t, fmt.Sprintf("West exports %d services with %d endpoints each, until every replica of east knows them", many, endpoints),
+		w.all(localName, setName), w.testMany)
 	t.Run("The replicas keep to their memory", w.testMemory)
 	w.row(t, "`rollout restart`", w.all(localName, setName), func(t *testing.T) string {
 		t.Helper()
@@ -118,6 +122,55 @@ func (w *world) testLocality(t *testing.T) string {
 	return seconds(time.Since(begin))
 }
 
+// many services with so many endpoints each are a large cluster's, for its DNS.
+const (
+	many      = 1000
+	endpoints = 10
+)
+
+// testMany has west export many headless services, which cost nobody anything but the DNS.
+func (w *world) testMany(t *testing.T) string {
+	t.Helper()
+	const namespace = "many"
+	for _, c := range w.both() {
+		client, err := kube.New(c.Cluster)
+		must(t, err)
+		must(t, client.Namespace(t.Context(), namespace))
+	}
+	client, err := kube.New(w.west.Cluster)
+	must(t, err)
+	begin := time.Now()
+	var group sync.WaitGroup
+	errs := make([]error, 8)
+	for i := range errs {
+		group.Go(func() {
+			for n := i; n < many && errs[i] == nil; n += len(errs) {
+				service := kube.Simple{Namespace: namespace, Name: fmt.Sprintf("service-%d", n), Headless: true}
+				for e := range endpoints {
+					service.Addresses = append(service.Addresses, fmt.Sprintf("10.2.%d.%d", 16+n/20, n%20*endpoints+e))
+				}
+				_, err := client.Create(t.Context(), service)
+				errs[i] = errors.Join(err, client.Export(t.Context(), namespace, service.Name))
+			}
+		})
+	}
+	group.Wait()
+	must(t, errors.Join(errs...))
+	for _, n := range w.east.nodes {
+		suite.Within(t, limit, "the services are known in east", func(context.Context) error {
+			for pod, known := range w.metric(t, w.east, `coredns_clusterset_member_services{cluster="west",source="exports"}`) {
+				if got, err := strconv.Atoi(known); err != nil || got < many {
+					return fmt.Errorf("%s knows %s", pod, known)
+				}
+			}
+			return nil
+		})
+		w.looks(t, n, fmt.Sprintf("service-%d.%s.svc.clusterset.local", 0, namespace),
+			"10.2.16.0", "10.2.16.1", "10.2.16.2", "10.2.16.3", "10.2.16.4", "10.2.16.5", "10.2.16.6", "10.2.16.7", "10.2.16.8", "10.2.16.9")
+	}
+	return seconds(time.Since(begin))
+}
+
 // testMemory looks at the control groups of the replicas, as the kernel does that kills what takes too much.
 func (w *world) testMemory(t *testing.T) {
 	var most, limit int64
@@ -140,6 +193,12 @@ func (w *world) testMemory(t *testing.T) {
 				t.Errorf("%d processes of pod %s of %s were killed for want of memory", m.killed, pod.Name, c.name)
 			}
 			most, limit = max(most, m.most), m.limit
+		}
+		// Go is told nine tenths of it, by the server itself.
+		for pod, goal := range w.metric(t, c, "go_gc_gomemlimit_bytes") {
+			if got, err := strconv.ParseFloat(goal, 64); err != nil || got < 0.85*float64(limit) || got > 0.95*float64(limit) {
+				t.Errorf("Go of pod %s of %s has the limit %s, of %d octets", pod, c.name, goal, limit)
+			}
 		}
 	}
 	if most >= limit {

@@ -25,17 +25,26 @@ type Draw uint64
 // answer may be kept, at least 5 s, and begins at another moment for every client and service, so that the clients do
 // not all move at once. A sticky service (sessionAffinity ClientIP) has one epoch for ever.
 func NewDraw(client netip.Addr, service mcs.ServiceKey, now time.Time, ttl time.Duration, sticky bool) Draw {
+	base := baseOf(client, service)
+	if sticky {
+		return Draw(base)
+	}
+	return Draw(mix(base ^ mix(epochAt(base, now, ttl)+1)))
+}
+
+// baseOf hashes what stays: who asks for what.
+func baseOf(client netip.Addr, service mcs.ServiceKey) uint64 {
 	var buf [16 + 8]byte
 	address := client.Unmap().As16()
 	copy(buf[:], address[:])
 	binary.LittleEndian.PutUint64(buf[16:], serviceHash(service))
-	base := xxhash.Sum64(buf[:])
-	if sticky {
-		return Draw(base)
-	}
-	length := uint64(max(ttl, minEpoch) / time.Millisecond)        //nolint:gosec // positive by max
-	epoch := (uint64(now.UnixMilli()) + mix(base)%length) / length //nolint:gosec // the clock is after 1970
-	return Draw(mix(base ^ mix(epoch+1)))
+	return xxhash.Sum64(buf[:])
+}
+
+// epochAt numbers the epochs of a client and service.
+func epochAt(base uint64, now time.Time, ttl time.Duration) uint64 {
+	length := uint64(max(ttl, minEpoch) / time.Millisecond)      //nolint:gosec // positive by max
+	return (uint64(now.UnixMilli()) + mix(base)%length) / length //nolint:gosec // the clock is after 1970
 }
 
 func serviceHash(s mcs.ServiceKey) uint64 {

@@ -174,6 +174,8 @@ func checkSole(t *testing.T, p *Plan, draw Draw, of Family) {
 		for range 20 {
 			if picked := p.Pick(draw, of, most); is && picked != sole {
 				t.Fatalf("A draw picks %+v, without one it is %+v", picked, sole)
+			} else if lacks := (Choice{Set: -1}); p.Lacks(of) && picked != lacks {
+				t.Fatalf("A draw picks %+v, and nobody has an address of the family", picked)
 			}
 			draw = Draw(mix(uint64(draw)))
 		}
@@ -196,6 +198,9 @@ func checkAddresses(t *testing.T, policy *Policy, p *Plan, all []member, draw Dr
 	for i, of := range []Family{IPv4, IPv6} {
 		got, choice := p.Addresses(nil, draw, of)
 		checkSole(t, p, draw, of)
+		if p.Lacks(of) != (len(got) == 0) {
+			t.Fatalf("%d addresses are answered, and that there is none is %v", len(got), p.Lacks(of))
+		}
 		chosen[i] = choice.Member
 		must := some(of, health.Healthy, health.Degraded, health.Unhealthy) || !usable && some(of, health.Excluded)
 		if len(got) == 0 && must {
@@ -243,6 +248,9 @@ func checkBackends(t *testing.T, policy *Policy, p *Plan, all []member, draw Dra
 		got, choice := p.Backends(nil, draw, of, 0)
 		if of != nil {
 			checkSole(t, p, draw, of)
+			if some := slices.ContainsFunc(got, func(at int32) bool { return p.has(at, of) }); p.Lacks(of) == some {
+				t.Fatalf("Some are answered is %v, and that there is none too", some)
+			}
 		}
 		must := some(of, health.Healthy, health.Degraded, health.Unhealthy) || !usable && some(of, health.Excluded)
 		if must && !slices.ContainsFunc(got, func(at int32) bool { return p.has(at, of) }) {

@@ -23,6 +23,8 @@ type Plan struct {
 	Sets int
 	// soles are the choices for IPv4 and IPv6 that every draw makes.
 	soles [2]sole
+	// lacks is true for IPv4 and IPv6 where nobody has an address of the family.
+	lacks [2]bool
 	// Memo is room for what readers derive from the plan, as Service.Memo is.
 	Memo atomic.Value
 }
@@ -93,9 +95,25 @@ func compile(p *Policy, s *mcs.Service, o *outline, v *View, class topology.Loca
 	}
 	b.build(p.Panic)
 	plan.number()
-	plan.soles = [2]sole{plan.soleOf(IPv4), plan.soleOf(IPv6)}
+	for i, of := range [...]Family{IPv4, IPv6} {
+		plan.soles[i] = plan.soleOf(of)
+		g, _ := plan.next(of)
+		plan.lacks[i] = g == nil
+	}
 	return plan
 }
+
+// index is where a family stands in soles and lacks.
+func index(of Family) int {
+	if of(probe4) {
+		return 0
+	}
+	return 1
+}
+
+// Lacks reports whether nobody has an address of the family, so that Pick, Addresses and Backends choose nothing. Half of all
+// questions of many clients are for IPv6 where there is none.
+func (p *Plan) Lacks(of Family) bool { return p.lacks[index(of)] }
 
 // soleOf finds the choice of a family that does not depend on the draw.
 func (p *Plan) soleOf(of Family) (s sole) {
@@ -119,10 +137,7 @@ func (p *Plan) soleOf(of Family) (s sole) {
 
 // Sole returns the Choice that Pick makes whatever the draw, if there is one.
 func (p *Plan) Sole(of Family, most int) (Choice, bool) {
-	s := &p.soles[0]
-	if !of(probe4) {
-		s = &p.soles[1]
-	}
+	s := &p.soles[index(of)]
 	n := int(s.backends)
 	if !s.is || p.cap > 0 && p.cap < n || most > 0 && most < n {
 		return Choice{}, false
@@ -250,9 +265,7 @@ func backendIdentity(s *mcs.Service, e *mcs.Backend) uint64 {
 // build makes the tiers, without gaps, and computes loads and weights. Excluded candidates are part of them only when
 // there is nobody else.
 func (b *builder) build(panicBelow int) {
-	usable := slices.ContainsFunc(b.candidates, func(at []candidate) bool {
-		return slices.ContainsFunc(at, func(c candidate) bool { return c.state != health.Excluded && c.ready > 0 })
-	})
+	usable := b.usable()
 	var counts []Counts
 	for d, at := range b.candidates {
 		if usable {
@@ -268,6 +281,13 @@ func (b *builder) build(panicBelow int) {
 	for i, l := range loads(scale, b.overprovision, panicBelow, counts) {
 		b.plan.tiers[i].load = l
 	}
+}
+
+// usable reports whether anybody can answer who is not excluded.
+func (b *builder) usable() bool {
+	return slices.ContainsFunc(b.candidates, func(at []candidate) bool {
+		return slices.ContainsFunc(at, func(c candidate) bool { return c.state != health.Excluded && c.ready > 0 })
+	})
 }
 
 func (b *builder) tier(candidates []candidate, missing []missing) (t tier, count Counts) {

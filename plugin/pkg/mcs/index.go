@@ -361,8 +361,13 @@ func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 		for _, exp := range e.exports {
 			c.Exporters = append(c.Exporters, exp.member.ID)
 		}
-		if e.report = nil; !report.Clean() {
-			e.report = &report
+		if report.Clean() {
+			e.report = nil
+			x.next.reports = x.next.reports.without(key)
+		} else {
+			said := &reported{key.adjacent(), report}
+			e.report = &said.Report
+			x.next.reports = x.next.reports.with(said)
 		}
 	}
 	if len(e.exports) == 0 && e.imp == nil {

@@ -215,11 +215,20 @@ func TestReports(t *testing.T) {
 	}
 	for _, step := range steps {
 		step.event()
-		_, changes := x.Publish(1)
+		snapshot, changes := x.Publish(1)
 		if !reflect.DeepEqual(changes, step.want) {
 			t.Errorf("%s: got %+v, want %+v", step.name, changes, step.want)
 		}
 		for _, c := range changes {
+			listed := map[ServiceKey]*Report{}
+			snapshot.Reports(func(key ServiceKey, r *Report) bool {
+				listed[key] = r
+				return true
+			})
+			got := snapshot.Report(web.Namespace, web.Name)
+			if !reflect.DeepEqual(got, c.New) || (listed[web] == nil) != c.New.Clean() || listed[web] != nil && !reflect.DeepEqual(*listed[web], c.New) {
+				t.Errorf("%s: the snapshot says %+v, and lists %v", step.name, got, listed)
+			}
 			if clean := c.New.Conflicts == 0 && c.New.NoService == nil && c.New.InvalidType == nil && c.New.Unusable == nil; c.New.Clean() != clean {
 				t.Errorf("%s: Clean is %v of %+v", step.name, c.New.Clean(), c.New)
 			}

@@ -2,6 +2,7 @@ package mcs
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -133,6 +134,8 @@ type Contribution struct {
 	Ready, Total int32
 	// Percent, 0 to 100, is the WeightPercent of the cluster's export.
 	Percent uint8
+	// Exported is when that was made, in Unix seconds; 0 where there is none, or it does not say.
+	Exported uint32
 }
 
 // Ports are those on which Addrs listen, none where they are the ports of the service. The caller must not change them.
@@ -327,7 +330,9 @@ func (s *Service) contribute(m *Member, shard *Shard, report *Report) {
 		}
 	}
 	s.addEndpoints(m.ID, from, shard.Service.PublishNotReady)
-	s.Members[len(s.Members)-1].Percent = shard.Export.WeightPercent
+	c := &s.Members[len(s.Members)-1]
+	c.Percent = shard.Export.WeightPercent
+	c.Exported = uint32(min(max(0, shard.Export.Created), math.MaxUint32)) //nolint:gosec // bounded
 }
 
 func (s *Service) addEndpoints(cluster topology.ClusterID, from []*Slice, publishNotReady bool) {

@@ -6,6 +6,7 @@ type Snapshot struct {
 	generation   uint64
 	serial       uint32
 	services     table[ServiceKey, *Service]
+	reports      table[ServiceKey, *reported]
 	namespaces   table[string, namespace]
 	anyNamespace bool
 	unsynced     []Source
@@ -18,6 +19,14 @@ type namespace string
 func (n namespace) tableKey() string { return string(n) }
 
 func (s *Service) tableKey() ServiceKey { return s.Key }
+
+// reported is a report that has something to say.
+type reported struct {
+	key ServiceKey
+	Report
+}
+
+func (r *reported) tableKey() ServiceKey { return r.key }
 
 // Generation counts the snapshots of one Index, from 1.
 func (s *Snapshot) Generation() uint64 { return s.generation }
@@ -34,6 +43,20 @@ func (s *Snapshot) Service(namespace, name string) *Service {
 // Services calls yield for every service, in no particular order, until it returns false.
 func (s *Snapshot) Services(yield func(*Service) bool) {
 	s.services.all(yield)
+}
+
+// Report returns what merging found wrong with the exports of a service, also where these make no service.
+func (s *Snapshot) Report(namespace, name string) Report {
+	if r, ok := s.reports.get(ServiceKey{namespace, name}); ok {
+		return r.Report
+	}
+	return Report{}
+}
+
+// Reports calls yield for every service with whose exports something is wrong, in no particular order, until it returns false.
+// What it is told must not be changed.
+func (s *Snapshot) Reports(yield func(ServiceKey, *Report) bool) {
+	s.reports.all(func(r *reported) bool { return yield(r.key, &r.Report) })
 }
 
 // Len returns the number of services.

@@ -417,6 +417,7 @@ func TestServiceOfASlice(t *testing.T) {
 		{"its service-name label", map[string]string{labelServiceName: "web"}, mcs.ServiceKey{Namespace: "shop", Name: "web"}},
 		{"an imported copy belongs to nobody here", map[string]string{labelServiceName: "web", labelImportName: "web"}, mcs.ServiceKey{}},
 		{"an imported copy with an empty label, too", map[string]string{labelServiceName: "web", labelImportName: ""}, mcs.ServiceKey{}},
+		{"and one that only says where it is from", map[string]string{labelServiceName: "web", labelSourceCluster: "west"}, mcs.ServiceKey{}},
 		{"no label: a name that nothing has", nil, mcs.ServiceKey{Namespace: "shop"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

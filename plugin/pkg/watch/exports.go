@@ -608,10 +608,13 @@ type sliceFact struct {
 }
 
 // serviceOf returns the service to which a member's own EndpointSlice belongs. Slices that an MCS controller imported
-// from other clusters may carry the same label; they are copies and do not count.
+// from other clusters may carry the same label; they are copies and do not count. Nor do those that Cilium adds to its global
+// services, which say from which cluster they are and nothing else.
 func serviceOf(s *discoveryv1.EndpointSlice) mcs.ServiceKey {
-	if _, imported := s.Labels[labelImportName]; imported {
-		return mcs.ServiceKey{}
+	for _, label := range []string{labelImportName, labelSourceCluster} {
+		if _, copied := s.Labels[label]; copied {
+			return mcs.ServiceKey{}
+		}
 	}
 	return mcs.ServiceKey{Namespace: s.Namespace, Name: s.Labels[labelServiceName]}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -397,10 +399,35 @@ func (w *Watcher) tellState() {
 	}
 }
 
-// problems remembers the last problem of each resource, so that only changes are told. Safe for concurrent use.
+// problems remembers the last problem of each resource, so that only changes are told, and which lists are not believed. Safe
+// for concurrent use; who reads takes no lock.
 type problems struct {
-	mu   sync.Mutex
-	last map[string]Problem
+	mu   sync.Mutex // one writer at a time
+	last atomic.Pointer[map[string]Problem]
+	held atomic.Pointer[map[string]bool]
+}
+
+// put replaces an immutable map by a copy with one more value. It reports whether that makes a difference.
+func put[V comparable](in *atomic.Pointer[map[string]V], key string, value V) bool {
+	next := map[string]V{}
+	if now := in.Load(); now != nil {
+		next = maps.Clone(*now)
+	}
+	if next[key] == value {
+		return false
+	}
+	next[key] = value
+	in.Store(&next)
+	return true
+}
+
+// those calls f for every value of an immutable map.
+func those[V comparable](in *atomic.Pointer[map[string]V], f func(string, V)) {
+	if now := in.Load(); now != nil {
+		for key, value := range *now {
+			f(key, value)
+		}
+	}
 }
 
 func (p *problems) report(w *Watcher, resource string, err error) {
@@ -410,26 +437,42 @@ func (p *problems) report(w *Watcher, resource string, err error) {
 	now := problemOf(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.last == nil {
-		p.last = map[string]Problem{}
+	if put(&p.last, resource, now) {
+		w.spec.Observer.Problem(w.spec.Name(), resource, now, w.access.conceal(err))
 	}
-	if p.last[resource] == now {
-		return
-	}
-	p.last[resource] = now
-	w.spec.Observer.Problem(w.spec.Name(), resource, now, w.access.conceal(err))
+}
+
+// hold notes whether a list of a resource is not believed.
+func (p *problems) hold(resource string, held bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	put(&p.held, resource, held)
 }
 
 // any reports whether something cannot be read.
 func (p *problems) any() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, last := range p.last {
-		if last != NoProblem {
-			return true
+	wrong, _ := p.now()
+	return len(wrong) > 0
+}
+
+// now returns the problems that there are, nil for none, and the resources of which a list is not believed, sorted.
+func (p *problems) now() (wrong map[string]Problem, held []string) {
+	those(&p.last, func(resource string, now Problem) {
+		if now == NoProblem {
+			return
 		}
-	}
-	return false
+		if wrong == nil {
+			wrong = map[string]Problem{}
+		}
+		wrong[resource] = now
+	})
+	those(&p.held, func(resource string, is bool) {
+		if is {
+			held = append(held, resource)
+		}
+	})
+	slices.Sort(held)
+	return wrong, held
 }
 
 // errNotServed says that an API group or version is missing.
@@ -509,6 +552,7 @@ func (s *store) doubts(items []any) bool {
 	was := !s.hold.since.IsZero()
 	held := s.hold.doubts(before, after, time.Now())
 	if held != was {
+		s.w.problems.hold(s.resource, held)
 		s.w.spec.Observer.Hold(s.w.spec.Name(), s.resource, held, before, after)
 	}
 	return held

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -426,6 +427,15 @@ func TestProblemOf(t *testing.T) {
 		w.problems.report(w, "services", err)
 	}
 	sink.hadProblems(t, "services unreachable", "services fine")
+
+	w.problems.report(w, "endpointslices", errNotServed)
+	w.problems.hold("services", true)
+	w.problems.hold("endpointslices", true)
+	w.problems.hold("services", false)
+	wrong, held := w.problems.now()
+	if !maps.Equal(wrong, map[string]Problem{"endpointslices": NotServed}) || !slices.Equal(held, []string{"endpointslices"}) {
+		t.Errorf("The problems are %v, and the lists that are not believed %v", wrong, held)
+	}
 }
 
 func TestRegion(t *testing.T) {

@@ -164,6 +164,9 @@ type Status struct {
 	Insecure bool
 	// Services and Endpoints are how many are held.
 	Services, Endpoints int
+	// Problems are the resources that cannot be read now, with the reason. Held are those of which a list is not believed.
+	Problems map[string]Problem
+	Held     []string
 }
 
 // Watcher watches one source until it is closed. Sinks may come and go.
@@ -289,6 +292,7 @@ func (w *Watcher) Status() Status {
 		st.LastProof = time.Unix(0, last)
 	}
 	st.Services, st.Endpoints = w.feed.size()
+	st.Problems, st.Held = w.problems.now()
 	return st
 }
 
