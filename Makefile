@@ -20,7 +20,7 @@ LINTER    = bin/golangci-lint
 LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 
 .DELETE_ON_ERROR:
-.PHONY: all help generate test unit e2e cases vectors demo bench propagation compare scale chaos cluster-test picture simulate simulatefaults fuzz lint vulncheck image clean gcc
+.PHONY: all help generate test unit e2e cases vectors demo screenshots bench propagation compare scale chaos cluster-test picture simulate simulatefaults fuzz lint vulncheck image clean gcc
 
 all: ## Build the server and its command line, static binaries: bin/coredns, bin/clustersetctl
 	@echo "== build bin/coredns and bin/clustersetctl $(VERSION) (the first time: some minutes, for the dependencies)"
@@ -57,6 +57,9 @@ vectors: ## Run the published balancing rows (CLUSTERSET_VECTORS=FILE: of your o
 
 demo: ## Start three clusters and the server, show answers, stay up (ONCE=1: end)
 	cd test && ONCE="$(ONCE)" $(GO_PLAIN) go run ./cmd/demo
+
+screenshots: ## Take the pictures of the status page in docs/images (needs chromium)
+	cd test && $(GO_PLAIN) go run ./cmd/screenshots
 
 bench: ## Run the Go benchmarks
 	$(GO_PLAIN) go test -run '^$$' -bench . -benchmem ./...

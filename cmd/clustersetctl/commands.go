@@ -244,7 +244,7 @@ and the very records that a query gets now. The exit code is 1 when there are no
   PROGRAM explain web.shop.svc.clusterset.local
   PROGRAM explain web.shop.svc.clusterset.local --client 10.1.2.3 --type AAAA`,
 	flags: func(f *pflag.FlagSet) func(context.Context, *terminal, []string) error {
-		client := f.String("client", "", "the `ADDRESS` of who asks, by default one that nothing is known of")
+		client := f.String("client", "", "the `ADDRESS` of who asks, by default that of who runs this as the server sees it")
 		kind := f.String("type", "A", "the `TYPE` of the records asked for")
 		return func(ctx context.Context, t *terminal, args []string) error {
 			if len(args) != 1 {

@@ -114,23 +114,8 @@ func sortedText(m *dns.Msg, cached bool) string {
 // its world, and returns its own. The Corefile has a place for the path of a kubeconfig.
 func chainFor(tb testing.TB, corefile string, names ...string) string {
 	tb.Helper()
-	kubeconfig := cluster(tb)
-	defaults := dnsserver.Directives
-	tb.Cleanup(func() { dnsserver.Directives = defaults })
-	if err := dnsserver.SetDirectives(directives); err != nil {
-		tb.Fatal(err)
-	}
-	caddy.Quiet = true
-	instance, err := caddy.Start(caddy.CaddyfileInput{Contents: fmt.Appendf(nil, corefile, kubeconfig), Filepath: "Corefile", ServerTypeName: "dns"})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		instance.ShutdownCallbacks()
-		if err := instance.Stop(); err != nil {
-			tb.Error(err)
-		}
-	})
+	instance := startHere(tb, fmt.Appendf(nil, corefile, cluster(tb)))
+	tb.Cleanup(func() { stopHere(tb, instance) })
 	addr := instance.Servers()[0].LocalAddr().String()
 	for deadline := time.Now().Add(patience); len(names) > 0; {
 		reply, _, err := new(dns.Client).Exchange(new(dns.Msg).SetQuestion(names[0], dns.TypeA), addr)
@@ -144,6 +129,30 @@ func chainFor(tb testing.TB, corefile string, names ...string) string {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return addr
+}
+
+// startHere starts the server in this process.
+func startHere(tb testing.TB, corefile []byte) *caddy.Instance {
+	tb.Helper()
+	defaults := dnsserver.Directives
+	tb.Cleanup(func() { dnsserver.Directives = defaults })
+	if err := dnsserver.SetDirectives(directives); err != nil {
+		tb.Fatal(err)
+	}
+	caddy.Quiet = true
+	instance, err := caddy.Start(caddy.CaddyfileInput{Contents: corefile, Filepath: "Corefile", ServerTypeName: "dns"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return instance
+}
+
+func stopHere(tb testing.TB, instance *caddy.Instance) {
+	tb.Helper()
+	instance.ShutdownCallbacks()
+	if err := instance.Stop(); err != nil {
+		tb.Error(err)
+	}
 }
 
 // cluster starts an API server with two exported Services, and returns the path of its kubeconfig.

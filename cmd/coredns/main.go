@@ -11,6 +11,8 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/clusterset"
 )
 
 // version is the release of this project, such as v0.1.0. The linker sets it
@@ -26,6 +28,7 @@ func main() {
 	// what it is: tools compare "CoreDNS-1.15.0" to know what a Corefile may say.
 	// It also becomes the label "revision" of coredns_build_info.
 	coremain.GitCommit = release()
+	clusterset.Release = release()
 	followMemoryLimit()
 	coremain.Run()
 }

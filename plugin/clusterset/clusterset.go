@@ -20,6 +20,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/chain"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/lease"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
@@ -41,6 +42,9 @@ type Clusterset struct {
 	locator  locator
 	healther healther
 	view     viewCache
+	// tenant is the instance that it belongs to, number its place among all handlers; for the status address only.
+	tenant *lease.Tenant
+	number uint64
 }
 
 // Name implements plugin.Handler.

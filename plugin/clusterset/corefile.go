@@ -43,7 +43,8 @@ type config struct {
 	ttl         uint32 // seconds
 	ignoreEmpty bool
 	fall        fall.F
-	shadow      bool // the next plugin answers
+	shadow      bool   // the next plugin answers
+	status      string // the address where status is told, "" for nowhere
 	// stale is how long a source can be silent before it is stale, expire before it is forgotten; 0 means the default, and
 	// never.
 	stale, expire time.Duration
@@ -116,7 +117,7 @@ func (p *parser) stanza() error {
 func (p *parser) block(line func(name string) error) error { return corefile.Block(p.Controller, line) }
 
 // properties lists what a stanza may hold, for the error about everything else.
-const properties = "local, cluster, clusters, serviceimports, prefer, answer, max_answers, panic, stale, state, ttl, ignore, fallthrough, shadow"
+const properties = "local, cluster, clusters, serviceimports, prefer, answer, max_answers, panic, stale, state, ttl, ignore, fallthrough, shadow, status"
 
 func (p *parser) property(name string) error {
 	if first := p.seen[name]; name != "cluster" && first > 0 {
@@ -158,6 +159,15 @@ func (p *parser) property(name string) error {
 		return err
 	case "fallthrough":
 		p.fall.SetZonesFromArgs(p.RemainingArgs())
+		return nil
+	case "status":
+		arg, err := p.one(name, "an address to listen on, such as localhost:9154")
+		if err != nil {
+			return err
+		}
+		if p.status, err = parseStatus(arg); err != nil {
+			return p.Errf("%v", err)
+		}
 		return nil
 	case "shadow":
 		p.shadow = true

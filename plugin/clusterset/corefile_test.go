@@ -153,6 +153,12 @@ func TestMalformedStanzas(t *testing.T) {
 		{"ttl that overflows", "clusterset {\n ttl 4294967301\n}", 2, []string{"'ttl 4294967301'", "whole number of seconds from 0 to 3600"}},
 		{"ignore with another word", "clusterset {\n ignore empty\n}", 2, []string{"'ignore empty'", "use empty_service"}},
 		{"shadow with a word", "clusterset {\n shadow 10\n}", 2, []string{"'shadow 10'", "takes no more words"}},
+		{"status without an address", "clusterset {\n status\n}", 2, []string{"'status' takes an address to listen on", "such as localhost:9154"}},
+		{"status with a port alone", "clusterset {\n status 9154\n}", 2, []string{"'status 9154'", "use HOST:PORT or :PORT"}},
+		{"status with a port that is none", "clusterset {\n status localhost:http\n}", 2, []string{"'status localhost:http'", "use HOST:PORT or :PORT"}},
+		{"status with any port", "clusterset {\n status localhost:0\n}", 2, []string{"'status localhost:0'", "use HOST:PORT or :PORT"}},
+		{"status with a name", "clusterset {\n status status.example.org:9154\n}", 2, []string{"'status status.example.org:9154'", "an address of this machine, or localhost"}},
+		{"status with a multicast address", "clusterset {\n status 224.0.0.1:9154\n}", 2, []string{"an address of this machine, or localhost"}},
 		{"ignore without a word", "clusterset {\n ignore\n}", 2, []string{"'ignore' takes empty_service"}},
 	}
 	if len(rows) < 40 {
@@ -231,6 +237,9 @@ func sketchConfig(c *config) []string {
 	if c.shadow {
 		line("shadow")
 	}
+	if c.status != "" {
+		line("status %s", c.status)
+	}
 	if c.fall.Through("web.shop.svc.clusterset.local.") {
 		line("falls through %v", c.fall.Zones)
 	}
@@ -277,6 +286,9 @@ func TestWellFormedStanzas(t *testing.T) {
 		{"the least and the largest ttl", "clusterset {\n local east\n cluster east KC\n ttl 3600\n}", []string{zone, "local east", "cluster east clusterip", "ttl 3600"}},
 		{"ttl 0", "clusterset {\n local east\n cluster east KC\n ttl 0\n}", []string{zone, "local east", "cluster east clusterip", "ttl 0"}},
 		{"ignore empty_service", "clusterset {\n local east\n cluster east KC\n ignore empty_service\n}", []string{zone, "local east", "cluster east clusterip", "ignore empty"}},
+		{"status", "clusterset {\n local east\n cluster east KC\n status localhost:9154\n}", []string{zone, "local east", "cluster east clusterip", "status localhost:9154"}},
+		{"status at an address of IPv6", "clusterset {\n local east\n cluster east KC\n status [::1]:9154\n}", []string{zone, "local east", "cluster east clusterip", "status [::1]:9154"}},
+		{"status at all addresses", "clusterset {\n local east\n cluster east KC\n status :9154\n}", []string{zone, "local east", "cluster east clusterip", "status :9154"}},
 		{"shadow", "clusterset {\n local east\n cluster east KC\n shadow\n}", []string{zone, "local east", "cluster east clusterip", "shadow"}},
 		{"fallthrough of everything", "clusterset {\n local east\n cluster east KC\n fallthrough\n}", []string{zone, "local east", "cluster east clusterip", "falls through [.]"}},
 		{"fallthrough of one zone", "clusterset {\n local east\n cluster east KC\n fallthrough shop.svc.clusterset.local\n}", []string{zone, "local east", "cluster east clusterip", "falls through [shop.svc.clusterset.local.]"}},

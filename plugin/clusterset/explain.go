@@ -366,13 +366,6 @@ func (e *explaining) describeCandidate(s *mcs.Service, b *balance.Explanation, c
 	return out
 }
 
-func stringsOf[T fmt.Stringer](all []T) (out []string) {
-	for _, one := range all {
-		out = append(out, one.String())
-	}
-	return out
-}
-
 // sourceOf returns what is known of the watch of a member's exports, nil where there is none.
 func (c *Clusterset) sourceOf(id topology.ClusterID) *watch.Status {
 	for key, w := range process.listed.Load().watchers {

@@ -230,6 +230,7 @@ func (observer) Event(name, resource, event string, objects int) {
 // Reject implements watch.Observer.
 func (observer) Reject(name string, reason watch.Rejection) {
 	rejectionsTotal.WithLabelValues(name, string(reason)).Inc()
+	process.rejected.count(name, reason)
 }
 
 // Problem implements watch.Observer.

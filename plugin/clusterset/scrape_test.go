@@ -11,9 +11,7 @@ import (
 
 // TestASlowScrapeHoldsNobodyUp stops a scrape in the middle, and has members come and go meanwhile.
 func TestASlowScrapeHoldsNobodyUp(t *testing.T) {
-	old := process
-	t.Cleanup(func() { process = old })
-	process = newTestStore(t)
+	ownStore(t)
 	tenant := &lease.Tenant{}
 	process.mustAcquire(t, tenant, configOf(t, "east", "west"))
 

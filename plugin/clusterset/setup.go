@@ -31,7 +31,7 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	handler := &Clusterset{config: *config}
+	handler := &Clusterset{config: *config, tenant: lease.TenantOf(c), number: process.numbered.Add(1)}
 	begin := func() (*leased, error) {
 		l, err := process.newWorld(config)
 		if err != nil {
@@ -50,6 +50,9 @@ func setup(c *caddy.Controller) error {
 	})
 	itself := func() (*Clusterset, error) { return handler, nil }
 	process.handlers.Hold(c, fmt.Sprintf("%p", handler), itself, func(*Clusterset) error { return nil })
+	if err := process.holdStatus(c, handler); err != nil {
+		return plugin.Error(pluginName, err)
+	}
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		handler.Next = next
 		return handler

@@ -23,6 +23,8 @@ type store struct {
 	conditions conditions
 	// claims are what members call themselves.
 	claims claims
+	// rejected is what they said that makes no sense.
+	rejected rejected
 	// wasReady is set once Ready has been true: readiness is never taken back.
 	wasReady atomic.Bool
 
@@ -30,8 +32,12 @@ type store struct {
 	prepared stock
 
 	worlds *lease.Pool[*leased]
-	// handlers are those in use, each held by itself: for metrics only.
+	// handlers are those in use, each held by itself: for metrics and status only.
 	handlers *lease.Pool[*Clusterset]
+	// listeners are the status addresses in use.
+	listeners *lease.Pool[*statusServer]
+	// numbered counts the handlers.
+	numbered atomic.Uint64
 
 	// listed are all watchers and rosters, for whoever only looks. Immutable.
 	listed atomic.Pointer[listed]
@@ -115,6 +121,7 @@ func newStore() *store {
 	s.listed.Store(&listed{})
 	s.worlds = lease.NewPool(s.end)
 	s.handlers = lease.NewPool(func(*Clusterset) {})
+	s.listeners = lease.NewPool((*statusServer).close)
 	return s
 }
 
@@ -289,6 +296,7 @@ func (s *store) drop(l *leased, key watcherKey) {
 	left := s.named(w.name)
 	if !left {
 		s.claims.forget(key.cluster)
+		s.rejected.forget(w.name)
 	}
 	forgetSource(w.name, left)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
@@ -86,6 +87,8 @@ func remoteAddr(state *request.Request) netip.Addr {
 type condition struct {
 	stale, drained map[topology.ClusterID]bool
 	regions        map[topology.ClusterID]string
+	// history are the last times that stale and drained changed.
+	history health.History
 }
 
 // conditions publishes a condition after each change.
@@ -94,12 +97,34 @@ type conditions struct {
 	mu  sync.Mutex // one writer at a time
 }
 
+// What the history of a member says of its API server.
+const (
+	reasonStale    = "stale"
+	reasonFresh    = "no longer stale"
+	reasonDrained  = "drained by itself"
+	reasonReturned = "no longer drained by itself"
+)
+
 func (c *conditions) setStale(id topology.ClusterID, stale bool) {
-	c.change(func(next *condition) bool { return set(&next.stale, id, stale) })
+	c.change(func(next *condition) bool {
+		return set(&next.stale, id, stale) && next.note(id, stale, health.Degraded, reasonStale, reasonFresh)
+	})
 }
 
 func (c *conditions) setDrained(id topology.ClusterID, drained bool) {
-	c.change(func(next *condition) bool { return set(&next.drained, id, drained) })
+	c.change(func(next *condition) bool {
+		return set(&next.drained, id, drained) && next.note(id, drained, health.Excluded, reasonDrained, reasonReturned)
+	})
+}
+
+// note adds to the history that something has become so, or is so no longer.
+func (c *condition) note(id topology.ClusterID, is bool, state health.State, begins, ends string) bool {
+	change := health.Change{At: time.Now(), State: state, Reason: begins}
+	if !is {
+		change.State, change.Reason = health.Healthy, ends
+	}
+	c.history = c.history.With(id, change)
+	return true
 }
 
 func (c *conditions) setRegion(id topology.ClusterID, region string) {
@@ -111,6 +136,10 @@ func (c *conditions) forget(id topology.ClusterID) {
 	c.setStale(id, false)
 	c.setDrained(id, false)
 	c.setRegion(id, "")
+	c.change(func(next *condition) bool {
+		next.history = next.history.Without(id)
+		return true
+	})
 }
 
 // set replaces a map by a copy with one more value; it reports whether that makes a difference.
@@ -186,10 +215,10 @@ func (c *Clusterset) makeView(members []member, h *health.Snapshot, now *conditi
 		}
 		status := h.Status(m.ID)
 		if stale := now != nil && now.stale[m.ID]; stale && !status.Probed && status.State == health.Healthy && m.ID != c.local {
-			status.State, status.Reason = health.Degraded, "stale"
+			status.State, status.Reason = health.Degraded, reasonStale
 		}
 		if now != nil && now.drained[m.ID] {
-			status.State, status.Reason = health.Excluded, "drained by itself"
+			status.State, status.Reason = health.Excluded, reasonDrained
 		}
 		states[m.ID] = status
 	}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -63,6 +64,10 @@ func TestOperationsGuide(t *testing.T) {
 	t.Run("the Corefile is replaced", func(t *testing.T) {
 		changed := strings.Replace(shippedCorefile, "local east\n", "local east\n        ttl 7\n", 1)
 		must(t, os.WriteFile(filepath.Join(o.Dir, "new.Corefile"), []byte(changed), 0o600))
+		buildChecker(t, filepath.Join(o.Dir, "bin", "clustersetctl"))
+		if out := o.Does(t, "bin/clustersetctl check new.Corefile"); !strings.Contains(out, "OK: new.Corefile") {
+			t.Errorf("The check says %q", out)
+		}
 		o.Does(t, `kubectl --context east -n kube-system create configmap coredns-clusterset --from-file=Corefile=new.Corefile
 			--dry-run=client -o yaml | kubectl --context east apply --server-side --force-conflicts -f -`)
 		config, err := clientOf(t, east).CoreV1().ConfigMaps("kube-system").Get(t.Context(), "coredns-clusterset", metav1.GetOptions{})
@@ -73,6 +78,19 @@ func TestOperationsGuide(t *testing.T) {
 	})
 	t.Run("two servers are compared", func(t *testing.T) { testCompare(t, deploy.reads(t, "docs/migration.md"), s) })
 	leave(t, s)
+}
+
+// buildChecker builds clustersetctl, as make does.
+func buildChecker(t *testing.T, path string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*limit) // linking takes its time where nothing is cached
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/clustersetctl")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build clustersetctl: %v\n%s", err, out)
+	}
 }
 
 // testCompare compares a server with itself, and with one that knows nothing.

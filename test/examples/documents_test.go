@@ -128,6 +128,57 @@ func anchorOf(heading string) string {
 	}, heading)
 }
 
+var (
+	metric = regexp.MustCompile(`coredns_(?:clusterset|locality|clusterhealth)_[a-z_]*[a-z]`)
+	alert  = regexp.MustCompile(`(?m)^ +- alert: (\w+)$`)
+	title  = regexp.MustCompile(`"title": "([^"]+)"`)
+)
+
+// TestWhatTheGuideNamesExists looks up the metrics of all documents in the READMEs of the plugins, and the alerts and panels that
+// docs/operations.md explains in deploy: it must have all of them.
+func TestWhatTheGuideNamesExists(t *testing.T) {
+	var plugins, guide string
+	for _, d := range documents(t) {
+		if strings.HasPrefix(d.name, "plugin/") {
+			plugins += d.text
+		}
+		if d.name == "docs/operations.md" {
+			guide = d.text
+		}
+	}
+	for _, d := range documents(t) {
+		for _, name := range metric.FindAllString(d.text, -1) {
+			if !strings.Contains(plugins, name) {
+				t.Errorf("%s names the metric %s, which no plugin has", d.name, name)
+			}
+		}
+	}
+	for file, names := range map[string]*regexp.Regexp{"deploy/alerts/rules.yaml": alert, "deploy/dashboard.json": title} {
+		found := names.FindAllStringSubmatch(read(t, file), -1)
+		if len(found) < 10 {
+			t.Errorf("%s: only %d names", file, len(found))
+		}
+		for _, match := range found {
+			if !strings.Contains(guide, match[1]) {
+				t.Errorf("docs/operations.md does not explain %q of %s", match[1], file)
+			}
+		}
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	root, err := clusters.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func TestLinksAndCorefilesAreFound(t *testing.T) {
 	all := []document{{"docs/a.md", "# A heading, `with` signs_1\n"}, {"README.md", ""}}
 	root := t.TempDir()

@@ -71,7 +71,8 @@ func folder() (string, error) {
 }
 
 // Fill returns the Corefile as a template for server.Start: it listens on 127.0.0.1 at {{.DNS}} instead of port 53,
-// *prometheus*, *ready* and *health* are at {{.Metrics}}, {{.Ready}} and {{.Health}}, and the places are filled. The error
+// *prometheus*, *ready* and *health* are at {{.Metrics}}, {{.Ready}} and {{.Health}}, status is told at port
+// {{.Port "Status"}} of 127.0.0.2, and the places are filled. The error
 // names the line that has something it does not know how to run here.
 func Fill(corefile string, p Places) (string, error) {
 	var out []string
@@ -130,6 +131,9 @@ func (p Places) line(depth int, stanza string, words []string) ([]string, error)
 		return []string{"clusters directory " + p.Members}, nil
 	case depth == 2 && stanza == "clusterset" && words[0] == "state":
 		return []string{"state " + p.State}, nil
+	case depth == 2 && stanza == "clusterset" && words[0] == "status":
+		// It shares its port with nobody, so it cannot have one that is reserved.
+		return []string{`status 127.0.0.2:{{.Port "Status"}}`}, nil
 	case depth == 2 && stanza == "clusterhealth" && words[0] == "probe":
 		return p.probe(words)
 	case depth == 2 && (words[0] == "serviceimports" || words[0] == "nodes"):

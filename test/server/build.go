@@ -26,6 +26,11 @@ func BuildRace(ctx context.Context, w io.Writer) (path string, err error) {
 	return build(ctx, w, target{"coredns-race", ".", "./cmd/coredns"}, "CGO_ENABLED=1", "-race")
 }
 
+// BuildControl makes bin/clustersetctl, the command line, and returns its path.
+func BuildControl(ctx context.Context, w io.Writer) (path string, err error) {
+	return build(ctx, w, target{"clustersetctl", ".", "./cmd/clustersetctl"}, "CGO_ENABLED=0", "-ldflags", "-s -w")
+}
+
 // BuildFloor makes bin/floor, the server of test/compare/floor, and returns its path.
 func BuildFloor(ctx context.Context, w io.Writer) (path string, err error) {
 	return build(ctx, w, target{"floor", "test", "./cmd/floor"}, "CGO_ENABLED=0", "-ldflags", "-s -w")

@@ -11,6 +11,10 @@ const (
 	PathExplain  = "/api/" + Version + "/explain"  // ?name=NAME&type=TYPE&client=ADDRESS
 )
 
+// PathZones leads to what the server block with a zone tells: PathZones + ZONE + any other path. Without it the first block
+// tells, and names are explained by the block that answers them.
+const PathZones = "/zones/"
+
 // Error is the document of an answer that is not 200 OK.
 type Error struct {
 	Version string `json:"version"`
@@ -33,6 +37,8 @@ type Server struct {
 	// Program is the version of the program.
 	Program string   `json:"program"`
 	Zones   []string `json:"zones"`
+	// OtherZones are those of other server blocks that have the same status address: what they tell stands below PathZones.
+	OtherZones []string `json:"otherZones,omitempty"`
 	// Local is the id of the cluster it runs in, "" when none is configured.
 	Local string `json:"local,omitempty"`
 	// Generation counts the snapshots since the start, Serial is the SOA serial of the zone.

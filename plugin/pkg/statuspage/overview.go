@@ -59,11 +59,14 @@ type servicesTable struct {
 
 func newOverview(members status.Members, services status.Services, query url.Values) overview {
 	now := verdict.Time(members.Server.Time)
-	o := overview{Matrix: newMatrix(services.Matrix)}
+	o := overview{}
+	var ids []string
 	var rows []*memberRow
 	for i := range members.Members {
 		rows = append(rows, newMemberRow(&members.Members[i], now))
+		ids = append(ids, members.Members[i].ID)
 	}
+	o.Matrix = newMatrix(services.Matrix, ids)
 	var list []*serviceRow
 	for i := range services.Services {
 		list = append(list, newServiceRow(&services.Services[i]))

@@ -31,7 +31,7 @@ type contribution struct {
 }
 
 func newService(s status.Service) service {
-	out := service{Service: s, Level: verdict.Readiness(s.Ready, s.Total), Matrix: newMatrix(s.Matrix)}
+	out := service{Service: s, Level: verdict.Readiness(s.Ready, s.Total), Matrix: newMatrix(s.Matrix, s.Members)}
 	add := func(term, text string) {
 		if text != "" {
 			out.Facts = append(out.Facts, fact{term, text})
@@ -98,14 +98,15 @@ type cell struct {
 // wide is how many members a matrix can have before its headings stand upright.
 const wide = 8
 
-func newMatrix(rows []status.MatrixRow) *matrix {
+// newMatrix makes one with these members and whoever else gets anything.
+func newMatrix(rows []status.MatrixRow, members []string) *matrix {
 	if len(rows) == 0 {
 		return nil
 	}
 	rows = slices.SortedStableFunc(slices.Values(rows), func(a, b status.MatrixRow) int {
 		return cmp.Or(cmp.Compare(a.Region, b.Region), cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Zone, b.Zone))
 	})
-	m := &matrix{Members: columns(rows)}
+	m := &matrix{Members: columns(rows, members)}
 	m.Wide = len(m.Members) > wide
 	for _, r := range rows {
 		row := matrixRow{Place: verdict.Place(r.Region, r.Cluster, r.Zone), Nobody: len(r.Shares) == 0}
@@ -119,18 +120,21 @@ func newMatrix(rows []status.MatrixRow) *matrix {
 }
 
 // columns are the members in the order in which the lines name clusters, so that what stays at home is the diagonal; then others.
-func columns(rows []status.MatrixRow) (out []string) {
-	shares := map[string]bool{}
+func columns(rows []status.MatrixRow, members []string) (out []string) {
+	left := map[string]bool{}
+	for _, id := range members {
+		left[id] = true
+	}
 	for _, r := range rows {
 		for id := range r.Shares {
-			shares[id] = true
+			left[id] = true
 		}
 	}
 	for _, r := range rows {
-		if shares[r.Cluster] {
+		if left[r.Cluster] {
 			out = append(out, r.Cluster)
-			delete(shares, r.Cluster)
+			delete(left, r.Cluster)
 		}
 	}
-	return append(out, slices.Sorted(maps.Keys(shares))...)
+	return append(out, slices.Sorted(maps.Keys(left))...)
 }

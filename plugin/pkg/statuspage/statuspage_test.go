@@ -25,7 +25,7 @@ func membersFor(n int) status.Members {
 	m := status.Members{
 		Version: status.Version,
 		Server: status.Server{
-			Program: "clusterset-dns-v0.1.0", Zones: []string{"clusterset.local."}, Local: "m0", Generation: 1841, Serial: 1795000000, Time: at(0),
+			Program: "clusterset-dns-v0.1.0", Zones: []string{"clusterset.local."}, OtherZones: []string{"example.org."}, Local: "m0", Generation: 1841, Serial: 1795000000, Time: at(0),
 			PolicyHash: "8f3a90b1c2d4e5f6", Prefer: []string{"cluster", "region"}, Answer: "one", TTLSeconds: 5,
 		},
 		Refused: []status.Refused{{Name: "twice", Reason: "duplicate", Detail: "m1 is older"}},
@@ -552,8 +552,8 @@ func TestNoticesNameWhatDeservesAttention(t *testing.T) {
 func TestPagesTellEverything(t *testing.T) {
 	pages := everyPage(t, func(s string) string { return s })
 	for page, words := range map[string][]string{
-		"overview":       {"m0", "synced", "183", "probes fail", "address", "overlap", "NoService", "192.0.2.10", "weight 3", "slow start 40 %", "10.0.0.0/8", "2026-11-21 11:57:00", "first probe", "secret clusterset-members/m2", "PortConflict", "Who gets what"},
-		"service":        {"shop/web", "web.shop.svc.clusterset.local.", "10.42.0.1", "http 80/TCP, 53/UDP", "PreferSameZone", "75 %", "10.96.0.1", "overlap", "eu / m0 / a", "nobody serves", "33"},
+		"overview":       {"m0", "synced", "183", "probes fail", "address", "overlap", "NoService", "192.0.2.10", "weight 3", "slow start 40 %", "10.0.0.0/8", "2026-11-21 11:57:00", "first probe", "secret clusterset-members/m2", "PortConflict", "Who gets what", `<a href="zones/example.org./">`},
+		"service":        {"shop/web", "web.shop.svc.clusterset.local.", "10.42.0.1", "http 80/TCP, 53/UDP", "PreferSameZone", "75 %", "10.96.0.1", "overlap", "eu / m0 / a", "nobody serves", "33", `<a href="../../zones/example.org./">`},
 		"explanation":    {"10.96.0.1 of m0, its own cluster.", "eu / m0 / eu-a / n1", "pod range of n1", "web-0", "others can take everything", "70 %", "13.75", "epoch 358999123", "truncated", "the next plugin answers", `x="90" y="2" width="10"`},
 		"no explanation": {"no such service", `value="10.1.2.3"`},
 		"error":          {"no such service", "../../assets/style.css?v="},

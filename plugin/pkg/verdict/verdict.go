@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -194,5 +195,5 @@ func Place(labels ...string) string {
 
 // Port writes a port as people do.
 func Port(p status.Port) string {
-	return strings.TrimSpace(p.Name + " " + Number(p.Number) + "/" + p.Protocol)
+	return strings.TrimSpace(p.Name + " " + strconv.Itoa(int(p.Number)) + "/" + strings.ToUpper(p.Protocol))
 }
