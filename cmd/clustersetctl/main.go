@@ -179,8 +179,8 @@ Commands:
 	}
 	fmt.Fprintf(t.out, `  %-32s Print the version
 
-It asks the status address of the server, which is off by default: 'status :9154' in the
-stanza of clusterset turns it on. From outside of the cluster, in another terminal:
+It asks the status address of the server, which is off by default: 'status localhost:9154' in
+the stanza of clusterset turns it on. From outside of the cluster, in another terminal:
 
   kubectl --namespace kube-system port-forward deployment/coredns 9154
 

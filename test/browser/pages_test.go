@@ -4,11 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/clusterset-dns/clusterset-dns/test/members"
+	"github.com/clusterset-dns/clusterset-dns/test/server"
+	"github.com/clusterset-dns/clusterset-dns/test/site"
 )
 
 // The pages of the site. explained is what is asked.
@@ -335,4 +340,48 @@ func TestPageIsCurrent(t *testing.T) {
 	}
 	before := count()
 	within(t, 30*time.Second, "another time", func(context.Context) error { return unless(count() != before, "still %s", before) })
+}
+
+// TestManyServices: of more than a page holds, the browser asks the server for those that fit, without loading the page anew.
+func TestManyServices(t *testing.T) {
+	page := quietly(t, 1280)
+	coredns, err := server.Build(t.Context(), io.Discard)
+	must(t, err)
+	many, err := site.Start(t.Context(), coredns, site.Plan{World: members.World{Members: 2, Services: 1500, Endpoints: 1, Same: true}}, server.Options{})
+	must(t, err)
+	t.Cleanup(func() { must(t, many.Stop()) })
+
+	must(t, page.Open(many.URL+"/"))
+	rows := func(want int, counts string) func(context.Context) error {
+		return func(context.Context) error {
+			n, err := Evaluate[int](page, `document.querySelectorAll("tr.item").length`)
+			if err != nil {
+				return err
+			}
+			said, err := Evaluate[string](page, `[...document.querySelectorAll('.sheet[data-sortby="sort"] .pager')].map((e) => e.textContent.trim()).join("|")`)
+			if err != nil {
+				return err
+			}
+			return unless(n == want && strings.HasPrefix(said, counts), "%d rows, %q", n, said)
+		}
+	}
+	must(t, rows(1000, "1,500, here 1 to 1,000")(t.Context()))
+	evaluate[bool](t, page, `window.same = true`)
+	must(t, page.Type("input[name=q]", "svc-149"))
+	within(t, patience, "the rows that fit", rows(11, "11 of 1,500|11 of 1,500"))
+	if !evaluate[bool](t, page, `window.same === true && document.activeElement.name === "q"`) {
+		t.Error("the page was loaded anew")
+	}
+	must(t, page.Open(many.URL+"/?sort=-name"))
+	must(t, page.Follow(`.sheet[data-sortby="sort"] a[rel=next]`))
+	must(t, rows(500, "1,500, here 1,001 to 1,500")(t.Context()))
+	var names []string
+	for i := range many.Members.World().Services {
+		names = append(names, many.Members.World().Namespace(i)+"/"+many.Members.World().Name(0, i))
+	}
+	slices.Sort(names)
+	slices.Reverse(names)
+	if first := evaluate[string](t, page, `document.querySelector("tr.item").dataset.text`); first != names[1000] {
+		t.Errorf("the second page begins with %s, want %s", first, names[1000])
+	}
 }

@@ -17,19 +17,15 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
 
-// TestOperationsGuide types what docs/operations.md and docs/migration.md print, while the server of the drop-in answers.
-func TestOperationsGuide(t *testing.T) {
+// testOperations types what docs/operations.md and docs/migration.md print, while the server of the drop-in answers.
+func (o operator) testOperations(t *testing.T) {
 	must(t, west.Apply(t.Context(), clusters.ClusterPropertyCRD("v1alpha1")))
-	deploy := newOperator(t)
-	t.Cleanup(func() { deploy.Run(t, "kubectl --context west delete crd clusterproperties.about.k8s.io") })
-	installKubeadms(t)
-	deploy.joins(t)
-	deploy.applies(t, east, "member")
-	deploy.applies(t, east, "drop-in")
+	t.Cleanup(func() { o.Run(t, "kubectl --context west delete crd clusterproperties.about.k8s.io") })
+	o.applies(t, east, "drop-in")
 	shippedCorefile := shipped(t, "drop-in/Corefile")
 	s := serve(t, coredns, shippedCorefile, placesOf(t, "kube-system", "coredns"))
 	must(t, s.WaitReady(t.Context()))
-	o := deploy.reads(t, "docs/operations.md")
+	o = o.reads(t, "docs/operations.md")
 
 	t.Run("a cluster is let in with one namespace, and then with all", func(t *testing.T) {
 		o.Does(t, "kubectl --kubeconfig=west.kubeconfig get serviceexports --all-namespaces")
@@ -76,7 +72,7 @@ func TestOperationsGuide(t *testing.T) {
 			t.Errorf("The ConfigMap has\n%s", config.Data["Corefile"])
 		}
 	})
-	t.Run("two servers are compared", func(t *testing.T) { testCompare(t, deploy.reads(t, "docs/migration.md"), s) })
+	t.Run("two servers are compared", func(t *testing.T) { testCompare(t, o.reads(t, "docs/migration.md"), s) })
 	leave(t, s)
 }
 

@@ -53,6 +53,7 @@ func TestWaysInAndBack(t *testing.T) {
 	t.Run("the kubeconfig of a member reads, and has its own share of the API server", o.testMember)
 	t.Run("drop-in takes the place of kubeadm's CoreDNS and gives it back", o.testDropIn)
 	t.Run("beside answers what an unmodified CoreDNS forwards", o.testBeside)
+	t.Run("the operations guide does what it says", o.testOperations)
 	t.Run("a token that is taken back is refused", o.testTakenBack)
 }
 
