@@ -7,7 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +21,8 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/miekg/dns"
 
+	"github.com/clusterset-dns/clusterset-dns/internal/offline"
+	"github.com/clusterset-dns/clusterset-dns/plugin/clusterset"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/status"
 )
 
@@ -134,6 +140,67 @@ func TestStatusSurvivesReloads(t *testing.T) {
 	}
 	s.tells("After a reload that brings it back", 11, false)
 	s.agree()
+	s.agreeOffline(own)
+}
+
+// agreeOffline compares what the server tells with what is told without one, from what its API server has.
+func (s *teller) agreeOffline(more string) {
+	s.t.Helper()
+	dir := s.t.TempDir()
+	kubeconfig, err := os.ReadFile(s.kubeconfig)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	api := regexp.MustCompile(`http://127\.0\.0\.1:[0-9]+`).FindString(string(kubeconfig))
+	for _, id := range []string{"east", "west"} {
+		if err := os.Mkdir(filepath.Join(dir, id), 0o755); err != nil {
+			s.t.Fatal(err)
+		}
+		for _, path := range []string{"/api/v1/namespaces", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/apis/multicluster.x-k8s.io/v1beta1/serviceexports"} {
+			code, body := get(s.t, api+path)
+			if code != http.StatusOK {
+				s.t.Fatalf("%s: %d %s", path, code, body)
+			}
+			if err := os.WriteFile(filepath.Join(dir, id, filepath.Base(path)+".json"), []byte(body), 0o600); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	corefile := filepath.Join(dir, "Corefile")
+	if err := os.WriteFile(corefile, s.corefile(11, more).Contents, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	world, err := offline.Load(corefile, dir, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	records := 0
+	for _, name := range []string{"web.shop", "db.shop", "db-3.east.db.shop", "_http._tcp.db.shop", "none.shop", "web.nowhere"} {
+		for i := range 20 {
+			q := clusterset.Question{Name: name + ".svc.clusterset.local", Type: []uint16{dns.TypeA, dns.TypeSRV}[i%2], Client: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}
+			query := url.Values{"name": {q.Name}, "type": {dns.TypeToString[q.Type]}, "client": {q.Client.String()}}
+			for deadline := time.Now().Add(patience); ; {
+				var told status.Explanation
+				if err := s.ask(status.PathExplain+"?"+query.Encode(), &told); err != nil {
+					s.t.Fatal(err)
+				}
+				alone, err := world.Explain(q)
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				if told.Answer.Rcode == alone.Answer.Rcode && slices.Equal(told.Answer.Answer, alone.Answer.Answer) && told.Verdict == alone.Verdict {
+					records += len(told.Answer.Answer)
+					break
+				}
+				if time.Now().After(deadline) { // else an epoch may have ended in between
+					s.t.Fatalf("%s for %s: the server tells %+v %s, and without it %+v %s", q.Name, q.Client, told.Answer, told.Verdict, alone.Answer, alone.Verdict)
+				}
+			}
+		}
+	}
+	if records < 100 || len(world.Warnings) > 0 {
+		s.t.Errorf("Only %d records were compared, and there are warnings: %q", records, world.Warnings)
+	}
 }
 
 // agree compares explanations with what a real query over a socket gets.

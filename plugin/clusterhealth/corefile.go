@@ -204,6 +204,10 @@ func (p *parser) parseTLS() error {
 	if err != nil {
 		return err
 	}
+	if corefile.Offline(p.Controller) {
+		p.roots = x509.NewCertPool()
+		return nil
+	}
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dnsserver.GetConfig(p.Controller).Root, path)
 	}

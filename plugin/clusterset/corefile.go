@@ -249,6 +249,9 @@ func (p *parser) parseState() error {
 
 // folder looks at a folder, since nobody would notice one that cannot be used before it is needed.
 func (p *parser) folder(property, dir string) (string, error) {
+	if corefile.Offline(p.Controller) {
+		return dir, nil
+	}
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(dnsserver.GetConfig(p.Controller).Root, dir)
 	}
@@ -403,7 +406,7 @@ func (p *parser) here(property string, at int) (*watch.Connection, error) {
 	if at >= 0 {
 		return &p.members[at].connection, nil
 	}
-	connection, err := watch.InCluster()
+	connection, err := corefile.InCluster(p.Controller)
 	if err != nil {
 		return nil, p.errorIn(p.seen[property], "'%s': %v", property, err)
 	}

@@ -27,6 +27,8 @@ type world struct {
 	// dynamic are the members that have come since the start, nil where none can. Immutable.
 	dynamic atomic.Pointer[[]member]
 	merging sync.Mutex
+	// quiet worlds report nothing.
+	quiet bool
 	// tidied is set once the memory that the first lists took has been given back. Guarded by merging.
 	tidied bool
 
@@ -50,14 +52,20 @@ type fact struct {
 }
 
 func newWorld(scope mcs.Scope) *world {
-	w := &world{scope: scope, index: mcs.NewIndex(scope), wrong: map[mcs.ServiceKey]mcs.Report{}, wake: make(chan struct{}, 1), stop: make(chan struct{})}
-	w.snapshot.Store(&mcs.Snapshot{})
+	w := newQuietWorld(scope)
 	if scope.Dynamic || slices.ContainsFunc(scope.Members, func(m mcs.Member) bool { return m.Address == mcs.AddressLoadBalancer }) {
 		w.hosts = newHosts(net.DefaultResolver.LookupNetIP, func(host string, addrs []netip.Addr) {
 			w.add(fact{apply: func(x *mcs.Index) { x.ApplyHost(host, addrs) }})
 		})
 	}
 	w.publish()
+	return w
+}
+
+// newQuietWorld makes one in which nothing happens by itself: no names of load balancers are resolved either.
+func newQuietWorld(scope mcs.Scope) *world {
+	w := &world{scope: scope, index: mcs.NewIndex(scope), wrong: map[mcs.ServiceKey]mcs.Report{}, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	w.snapshot.Store(&mcs.Snapshot{})
 	return w
 }
 
@@ -104,6 +112,9 @@ func (w *world) publish() {
 		return
 	}
 	w.snapshot.Store(next)
+	if w.quiet {
+		return
+	}
 	w.tidy(next)
 	w.hosts.want(w.index.Hosts())
 	now := time.Now()

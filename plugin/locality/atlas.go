@@ -94,8 +94,8 @@ type claim struct {
 	ready      bool
 }
 
-// newAtlas returns an atlas that publishes until it is closed.
-func newAtlas(name string) *atlas {
+// newQuietAtlas returns an atlas that publishes only when it is told to.
+func newQuietAtlas(name string) *atlas {
 	a := &atlas{
 		name:    name,
 		nodes:   map[string]*watch.Node{},
@@ -106,6 +106,12 @@ func newAtlas(name string) *atlas {
 		stop:    make(chan struct{}),
 	}
 	a.current.Store(noTable)
+	return a
+}
+
+// newAtlas returns an atlas that publishes until it is closed.
+func newAtlas(name string) *atlas {
+	a := newQuietAtlas(name)
 	a.done.Go(func() {
 		for {
 			select {

@@ -74,6 +74,21 @@ func (p *prefixes[T]) find(addr netip.Addr, bits int) (T, bool) {
 	return p.zeroResult, false
 }
 
+// block returns the longest prefix that holds an address.
+func (p *prefixes[T]) block(addr netip.Addr) (netip.Prefix, bool) {
+	lengths := p.six
+	if addr.Is4() {
+		lengths = p.four
+	}
+	for _, length := range lengths {
+		block, err := addr.Prefix(length)
+		if _, there := p.values[block]; err == nil && there {
+			return block, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
 // addresses maps exact addresses to places. It is immutable, but cheap to change a little: of its many small maps only
 // those are copied that hold what changes. The zero value is empty.
 type addresses [4096]map[netip.Addr]*place

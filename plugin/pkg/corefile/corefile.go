@@ -3,6 +3,7 @@
 package corefile
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,15 +67,44 @@ func OneOf(c *caddy.Controller, property string, allowed ...string) (string, err
 	return got, nil
 }
 
+// offlineKey is under which the storage of an instance keeps that it will never run.
+type offlineKey struct{}
+
+// errOffline is why no API server is asked.
+var errOffline = errors.New("what the cluster says is read from files")
+
+// SetOffline says that a Corefile is read only to see what it means: neither kubeconfigs nor folders need to be there.
+func SetOffline(c *caddy.Controller) { c.Set(offlineKey{}, true) }
+
+// Offline reports whether that is so.
+func Offline(c *caddy.Controller) bool { return c.Get(offlineKey{}) != nil }
+
+// InCluster makes the connection to the API server of the cluster that this process runs in.
+func InCluster(c *caddy.Controller) (watch.Connection, error) {
+	if Offline(c) {
+		return offline(nil)
+	}
+	return watch.InCluster()
+}
+
+// offline makes a connection that is never used, different for different arguments.
+func offline(args []string) (watch.Connection, error) {
+	connection, err := watch.Absent(errOffline)
+	connection.Key = "offline " + strings.Join(args, " ")
+	return connection, err
+}
+
 // Connection makes a connection of [KUBECONFIG [CONTEXT]]. A relative path is relative to the *root* plugin's folder, as
 // elsewhere in CoreDNS.
 func Connection(c *caddy.Controller, property string, args []string) (watch.Connection, error) {
 	var connection watch.Connection
 	var err error
-	switch len(args) {
-	case 0:
+	switch n := len(args); {
+	case n <= 2 && Offline(c):
+		connection, err = offline(args)
+	case n == 0:
 		connection, err = watch.InCluster()
-	case 1, 2:
+	case n <= 2:
 		path := args[0]
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dnsserver.GetConfig(c).Root, path)

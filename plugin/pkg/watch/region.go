@@ -23,17 +23,25 @@ func (c Connection) Region(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", c.access.conceal(fmt.Errorf("region from the labels of the nodes: %w", err))
 	}
-	count := map[string]int{}
-	region := ""
+	var regions []string
 	for i := range nodes.Items {
-		r := nodes.Items[i].Labels[corev1.LabelTopologyRegion]
-		if r == "" {
+		regions = append(regions, nodes.Items[i].Labels[corev1.LabelTopologyRegion])
+	}
+	return mostFrequent(regions), nil
+}
+
+// mostFrequent returns the word that stands there most often, of several the first by name; "" does not count.
+func mostFrequent(words []string) string {
+	count := map[string]int{}
+	most := ""
+	for _, word := range words {
+		if word == "" {
 			continue
 		}
-		count[r]++
-		if count[r] > count[region] || count[r] == count[region] && r < region {
-			region = r
+		count[word]++
+		if count[word] > count[most] || count[word] == count[most] && word < most {
+			most = word
 		}
 	}
-	return region, nil
+	return most
 }
