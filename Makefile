@@ -20,7 +20,7 @@ LINTER    = bin/golangci-lint
 LINT      = $(GO_PLAIN) $(CURDIR)/$(LINTER) run
 
 .DELETE_ON_ERROR:
-.PHONY: all help generate test unit e2e cases vectors demo screenshots bench propagation compare scale chaos picture simulate simulatefaults fuzz lint vulncheck image clean gcc
+.PHONY: all help generate test unit e2e cases vectors demo screenshots bench propagation compare scale chaos cluster-test picture simulate simulatefaults fuzz lint vulncheck image clean gcc
 
 all: ## Build the server and its command line, static binaries: bin/coredns, bin/clustersetctl
 	@echo "== build bin/coredns and bin/clustersetctl $(VERSION) (the first time: some minutes, for the dependencies)"
@@ -29,7 +29,7 @@ all: ## Build the server and its command line, static binaries: bin/coredns, bin
 	ln -sf clustersetctl bin/kubectl-clusterset
 
 help: ## List these commands
-	@sed -nE 's/^([a-z0-9]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
+	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 generate: ## Write what is generated anew, after a change of plugin.cfg or of the dashboard
 	go generate ./...
@@ -75,6 +75,11 @@ scale: ## Measure it with a hundred simulated clusters and up to a million endpo
 
 chaos: ## Hurt three clusters under load; the table goes into test/chaos/README.md
 	cd test && CHAOS_WRITE=1 $(GO_PLAIN) go test -count=1 -v -run '^TestChaos$$' -timeout 15m ./chaos
+
+# Without root, without Linux, or where packages are missing and cannot be installed, it says so and passes.
+cluster-test: ## Run two real clusters on this machine, as root; CLUSTER_TEST_WRITE=1: the table goes into test/realcluster/README.md
+	@echo "== two real clusters; missing Debian packages are installed, kubelet and containerd built: the first time some minutes"
+	cd test && CLUSTER_TEST=1 $(GO_PLAIN) go test -count=1 -v -run '^TestRealClusters$$' -timeout 25m ./realcluster
 
 picture: ## Draw the main panels of the dashboard from four minutes of real servers into docs/images (needs prometheus)
 	cd test && PICTURE_WRITE=1 $(GO_PLAIN) go test -count=1 -v -run '^TestPicture$$' ./observe

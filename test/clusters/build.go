@@ -27,8 +27,9 @@ const (
 	Kubectl           Program = "kubectl"
 )
 
-// Binaries are the paths of the control-plane programs. Kubectl is empty unless Build was asked for it.
-type Binaries struct{ Etcd, APIServer, ControllerManager, Kubectl string }
+// Binaries are the paths of the control-plane programs. Kubectl is empty unless Build was asked for it, and Scheduler is what
+// BuildNode returns, for those who have nodes.
+type Binaries struct{ Etcd, APIServer, ControllerManager, Kubectl, Scheduler string }
 
 // Build makes the programs that are missing or that test/controlplane/go.mod has outgrown, in the folder bin of that
 // module, and says on w what it does and how long it takes; with everything in place it says nothing and is done in
@@ -70,6 +71,7 @@ type builder struct {
 	module  string // folder of the module
 	sources map[Program]source
 	version string // module whose version the programs report as Kubernetes' own; "" for none
+	tags    string // build tags; "" for none
 }
 
 // source is the main package of a program, and how long it takes to build on two cores with an empty build cache.
@@ -78,6 +80,13 @@ type source struct{ pkg, takes string }
 // flags are what every program is built with. The control plane is only built by Build, so plain builds of the server
 // and these need not share a cache.
 var flags = []string{"build", "-trimpath"}
+
+func (b builder) flags() []string {
+	if b.tags == "" {
+		return slices.Clone(flags)
+	}
+	return append(slices.Clone(flags), "-tags", b.tags)
+}
 
 func (b builder) path(p Program) string  { return filepath.Join(b.module, "bin", string(p)) }
 func (b builder) stamp(p Program) string { return b.path(p) + ".stamp" }
@@ -129,7 +138,7 @@ func (b builder) buildOne(ctx context.Context, w io.Writer, p Program, ldflags, 
 	}
 	fmt.Fprintf(w, "building %s from source, once; about %s on 2 cores\n", p, b.sources[p].takes)
 	start := time.Now()
-	args := append(slices.Clone(flags), "-ldflags", ldflags, "-o", b.path(p), b.sources[p].pkg)
+	args := append(b.flags(), "-ldflags", ldflags, "-o", b.path(p), b.sources[p].pkg)
 	if err := b.goCommand(ctx, io.Discard, w, "building "+string(p), args...); err != nil {
 		return err
 	}
@@ -154,7 +163,7 @@ func (b builder) hash() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(gomod, "%q", flags))), nil
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(gomod, "%q", b.flags()))), nil
 }
 
 // ldflags strips the programs and makes them report the version of Kubernetes they are, as released ones do; clients
@@ -226,7 +235,7 @@ func lock(ctx context.Context, w io.Writer, path string) (unlock func(), err err
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		if !waited {
-			fmt.Fprintln(w, "waiting for another process that builds the control plane")
+			fmt.Fprintln(w, "waiting for another process that builds the same")
 		}
 		select {
 		case <-ctx.Done():

@@ -1,7 +1,7 @@
 // Package clusters builds, starts and stops real Kubernetes control planes without kubelets: for each named cluster an
 // etcd, a kube-apiserver with RBAC and, on request, a kube-controller-manager, on loopback ports, with the CRDs of the
 // Multi-Cluster Services API, the server's RBAC (of deploy) and a kubeconfig for the server. The demo, the tests and
-// the benchmarks all stand on it.
+// the benchmarks all stand on it. Whoever brings nodes along, as test/realcluster does, says so by Options.Nodes.
 //
 // API servers can be killed, restarted with their data, paused and resumed; data can be copied, restored and wiped. On Linux every program dies with the
 // process that started it, even when that crashes.
@@ -12,9 +12,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,6 +63,8 @@ type Options struct {
 	Remote bool
 	// Bare leaves out all of deploy: there are no rights for the server, and no Kubeconfig.
 	Bare bool
+	// Nodes are for a cluster to which nodes will be added. Binaries.Scheduler must be there.
+	Nodes *Nodes
 	// Flags are further flags of kube-apiserver.
 	Flags []string
 	// Dir is the data folder. One that is given is kept by Stop, and a later cluster with the same folder has its
@@ -85,7 +89,8 @@ type Cluster struct {
 	clientset   *kubernetes.Clientset
 
 	mu                       sync.Mutex // guards the processes and stopped
-	etcd, api, controllerMgr *process
+	etcd, api                *process
+	controllerMgr, scheduler *process
 	stopped                  bool
 }
 
@@ -164,7 +169,7 @@ func start(ctx context.Context, b Binaries, o Options) (*Cluster, error) {
 	}
 	c := &Cluster{name: o.Name, options: o, binaries: b}
 	for _, step := range []func(context.Context) error{
-		c.prepare, c.startEtcd, c.startAPIServer, c.untilUsable, c.startControllerManager, c.install,
+		c.prepare, c.startEtcd, c.startAPIServer, c.untilUsable, c.startControllerManager, c.startScheduler, c.install,
 	} {
 		if err := step(ctx); err != nil {
 			return c, err
@@ -186,7 +191,7 @@ func (c *Cluster) prepare(context.Context) error {
 		c.ports = append(c.ports, p)
 	}
 	var err error
-	if c.credentials, err = writeCredentials(c.dir); err != nil {
+	if c.credentials, err = writeCredentials(c.dir, c.names()); err != nil {
 		return err
 	}
 	c.admin = c.credentials.config(c.URL(), c.credentials.adminToken)
@@ -252,13 +257,10 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 	if c.api.running() {
 		return errors.New("kube-apiserver is already running")
 	}
-	api, err := startProcess(c.dir, c.binaries.APIServer, append([]string{
+	api, err := startProcess(c.dir, c.binaries.APIServer, slices.Concat([]string{
 		"--etcd-servers=" + c.ports[1].url("http"),
-		"--bind-address=127.0.0.1",
-		"--advertise-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", c.ports[0].number),
 		"--permit-port-sharing",
-		"--endpoint-reconciler-type=none", // no Endpoints of itself; it would refuse loopback addresses
 		"--tls-cert-file=" + file(servingCertFile),
 		"--tls-private-key-file=" + file(servingKeyFile),
 		"--token-auth-file=" + file(tokenFile),
@@ -268,12 +270,11 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--service-account-signing-key-file=" + file(accountKeyFile),
 		"--service-account-key-file=" + file(accountKeyFile),
 		"--service-cluster-ip-range=" + c.options.ServiceCIDR,
-		"--disable-admission-plugins=ServiceAccount", // Pods can be created where nothing makes service accounts
 		"--audit-policy-file=" + file(auditPolicyFile),
 		"--audit-log-path=" + file(auditLogFile),
 		"--audit-log-maxsize=0", // one file, never rotated
 		"--profiling=false",
-	}, c.options.Flags...))
+	}, c.places(), c.options.Flags))
 	if err != nil {
 		return err
 	}
@@ -284,6 +285,20 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		return errors.Join(err, api.kill())
 	}
 	return nil
+}
+
+// places returns the flags that say where the API server is and who else there is.
+func (c *Cluster) places() []string {
+	if c.options.Nodes == nil {
+		return []string{
+			"--bind-address=127.0.0.1",
+			"--advertise-address=127.0.0.1",
+			"--endpoint-reconciler-type=none",            // no Endpoints of itself; it would refuse loopback addresses
+			"--disable-admission-plugins=ServiceAccount", // Pods can be created where nothing makes service accounts
+		}
+	}
+	address := c.options.Nodes.Address.String()
+	return []string{"--bind-address=" + address, "--advertise-address=" + address, "--kubelet-preferred-address-types=InternalIP"}
 }
 
 // ready asks the API server whether it is ready.
@@ -303,18 +318,23 @@ func (c *Cluster) untilUsable(ctx context.Context) error {
 	})
 }
 
-// startControllerManager starts the controllers that work without kubelets. The node lifecycle is not among them: it
-// would find every node dead and evict its Pods.
+// startControllerManager starts the controllers that work without kubelets; with nodes, all of them. The node lifecycle is
+// not among the former: it would find every node dead and evict its Pods.
 func (c *Cluster) startControllerManager(context.Context) error {
-	if !c.options.ControllerManager {
+	if !c.options.ControllerManager && c.options.Nodes == nil {
 		return nil
 	}
-	p, err := startProcess(c.dir, c.binaries.ControllerManager, []string{
-		"--kubeconfig=" + c.AdminKubeconfig(),
+	flags := []string{
 		"--controllers=" + strings.Join(append([]string{
 			"endpointslice-controller", "endpointslice-mirroring-controller", "namespace-controller",
 			"serviceaccount-controller", "garbage-collector-controller",
 		}, c.options.Controllers...), ","),
+	}
+	if n := c.options.Nodes; n != nil {
+		flags = []string{"--allocate-node-cidrs", "--cluster-cidr=" + n.Pods.String(), "--node-monitor-grace-period=" + n.Grace}
+	}
+	p, err := startProcess(c.dir, c.binaries.ControllerManager, append([]string{
+		"--kubeconfig=" + c.AdminKubeconfig(),
 		"--service-account-private-key-file=" + filepath.Join(c.dir, accountKeyFile),
 		"--root-ca-file=" + filepath.Join(c.dir, servingCertFile),
 		"--leader-elect=false", // it would give up when the API server is away
@@ -322,12 +342,31 @@ func (c *Cluster) startControllerManager(context.Context) error {
 		"--kube-api-qps=1000",
 		"--kube-api-burst=2000",
 		"--concurrent-namespace-syncs=50",
-	})
+	}, flags...))
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	c.controllerMgr = p
+	c.mu.Unlock()
+	return nil
+}
+
+// startScheduler starts the scheduler of a cluster that has nodes.
+func (c *Cluster) startScheduler(context.Context) error {
+	if c.options.Nodes == nil {
+		return nil
+	}
+	p, err := startProcess(c.dir, c.binaries.Scheduler, []string{
+		"--kubeconfig=" + c.AdminKubeconfig(),
+		"--leader-elect=false",
+		"--secure-port=0",
+	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.scheduler = p
 	c.mu.Unlock()
 	return nil
 }
@@ -399,7 +438,26 @@ func (c *Cluster) Name() string { return c.name }
 func (c *Cluster) Dir() string { return c.dir }
 
 // URL returns the address of the API server. It stays the same over restarts.
-func (c *Cluster) URL() string { return c.ports[0].url("https") }
+func (c *Cluster) URL() string {
+	if n := c.options.Nodes; n != nil {
+		return "https://" + netip.AddrPortFrom(n.Address, uint16(c.ports[0].number)).String()
+	}
+	return c.ports[0].url("https")
+}
+
+// names returns the further addresses of the API server in a cluster with nodes: its own, and the first of the service network,
+// which is that of the Service kubernetes.
+func (c *Cluster) names() []netip.Addr {
+	if c.options.Nodes == nil {
+		return nil
+	}
+	services, _, _ := strings.Cut(c.options.ServiceCIDR, ",")
+	network, err := netip.ParsePrefix(services)
+	if err != nil {
+		return nil // the API server will say so
+	}
+	return []netip.Addr{c.options.Nodes.Address, network.Masked().Addr().Next()}
+}
 
 // Admin returns a client configuration that may do everything and is not throttled on the client's side.
 func (c *Cluster) Admin() *rest.Config { return rest.CopyConfig(c.admin) }
@@ -480,7 +538,7 @@ func (c *Cluster) Stop() error {
 	c.stopped = true
 	// Nothing here needs an orderly end: a killed API server is one of the cases that etcd is made for, and the data
 	// of etcd itself are with the kernel.
-	errs := []error{c.controllerMgr.kill(), c.api.kill(), c.etcd.kill()}
+	errs := []error{c.scheduler.kill(), c.controllerMgr.kill(), c.api.kill(), c.etcd.kill()}
 	for _, p := range c.ports {
 		p.release()
 	}

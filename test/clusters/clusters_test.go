@@ -186,7 +186,7 @@ func checkKubeconfigs(t *testing.T, c *Cluster) {
 		t.Errorf("Server's kubeconfig has the context %q in namespace %q", config.CurrentContext, config.Contexts[c.Name()].Namespace)
 	}
 	stranger := serverConfig(t, c)
-	if stranger.CAData, _, err = servingPair(); err != nil {
+	if stranger.CAData, _, err = servingPair(nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := clientFor(t, stranger).Discovery().ServerVersion(); err == nil || !strings.Contains(err.Error(), "certificate") {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -57,9 +58,10 @@ type credentials struct {
 	clientCAKey *ecdsa.PrivateKey
 }
 
-// writeCredentials fills dir with the files that an API server needs before it starts.
-func writeCredentials(dir string) (credentials, error) {
-	cert, key, err := servingPair()
+// writeCredentials fills dir with the files that an API server needs before it starts. others are its addresses beside those
+// of loopback.
+func writeCredentials(dir string, others []netip.Addr) (credentials, error) {
+	cert, key, err := servingPair(others)
 	if err != nil {
 		return credentials{}, err
 	}
@@ -87,8 +89,8 @@ func writeCredentials(dir string) (credentials, error) {
 	return c, nil
 }
 
-// servingPair returns a certificate for the loopback addresses that is its own CA, and its key, both PEM.
-func servingPair() (certPEM, keyPEM []byte, err error) {
+// servingPair returns a certificate for the loopback addresses and others that is its own CA, and its key, both PEM.
+func servingPair(others []netip.Addr) (certPEM, keyPEM []byte, err error) {
 	key, keyPEM, err := newKey()
 	if err != nil {
 		return nil, nil, err
@@ -103,8 +105,11 @@ func servingPair() (certPEM, keyPEM []byte, err error) {
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		DNSNames:              []string{"localhost"},
+		DNSNames:              []string{"localhost", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, //nolint:forbidigo // x509 wants net.IP
+	}
+	for _, address := range others {
+		template.IPAddresses = append(template.IPAddresses, address.AsSlice())
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/clusterset-dns/clusterset-dns/test/examples"
+	"github.com/clusterset-dns/clusterset-dns/test/readme"
 )
 
 func shipped(t *testing.T, path string) string {
@@ -48,7 +49,7 @@ func TestCorefilesAreThoseOfTheExamples(t *testing.T) {
 func uncommented(corefile string) string {
 	var b strings.Builder
 	for line := range strings.Lines(corefile) {
-		if line = words(line); line != "" && !strings.HasPrefix(line, "#") {
+		if line = readme.Words(line); line != "" && !strings.HasPrefix(line, "#") {
 			b.WriteString(line + "\n")
 		}
 	}
@@ -62,7 +63,7 @@ func TestImagesAreTheSameEverywhere(t *testing.T) {
 		"beside/kustomization.yaml":                "newName: " + image + " newTag: " + tag,
 		"helm-values.yaml":                         "repository: " + image + " tag: " + tag,
 	} {
-		if !strings.Contains(words(shipped(t, file)), want) {
+		if !strings.Contains(readme.Words(shipped(t, file)), want) {
 			t.Errorf("deploy/%s does not have %q", file, want)
 		}
 	}

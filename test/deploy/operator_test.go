@@ -1,17 +1,11 @@
 package deploy
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,90 +18,22 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
+	"github.com/clusterset-dns/clusterset-dns/test/readme"
 )
 
-// operator types the commands of a document, in a folder that has deploy in it.
-type operator struct {
-	dir            string
-	document, text string
-	commands       string // what it prints, one blank between words
-}
+// operator types the commands of deploy/README.md.
+type operator struct{ readme.Operator }
 
 // newOperator returns one with deploy/README.md in hand.
 func newOperator(t *testing.T) operator {
 	t.Helper()
-	dir := t.TempDir()
-	must(t, os.Symlink(filepath.Join(root, "deploy"), filepath.Join(dir, "deploy")))
-	return operator{dir: dir}.reads(t, "deploy/README.md")
+	return operator{readme.New(t, kubeconfig, kubectl, limit)}
 }
 
 // reads puts another document into the operator's hands.
 func (o operator) reads(t *testing.T, document string) operator {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(document)))
-	must(t, err)
-	o.document, o.text = document, string(text)
-	o.commands = words(strings.ReplaceAll(o.text, "\\\n", " "))
-	return o
-}
-
-// script returns the printed block that has a line which begins with these words, as it is typed.
-func (o operator) script(t *testing.T, beginning string) string {
-	t.Helper()
-	const indent = "    "
-	for block := range strings.SplitSeq(o.text, "\n\n") {
-		if !strings.HasPrefix(block, indent) || !strings.Contains(block, "\n"+indent+beginning) && !strings.HasPrefix(block, indent+beginning) {
-			continue
-		}
-		return strings.TrimPrefix(strings.ReplaceAll(block, "\n"+indent, "\n"), indent)
-	}
-	t.Fatalf("%s prints no block with %q", o.document, beginning)
-	return ""
-}
-
-func words(text string) string { return strings.Join(strings.Fields(text), " ") }
-
-// does runs a command that the document prints and returns what it prints. more is what is added at its end.
-func (o operator) does(t *testing.T, command string, more ...string) string {
-	t.Helper()
-	command = words(command)
-	o.prints(t, command)
-	return o.run(t, strings.Join(append([]string{command}, more...), " "))
-}
-
-// prints checks that the document has a command.
-func (o operator) prints(t *testing.T, command string) {
-	t.Helper()
-	if !strings.Contains(o.commands, command) {
-		t.Errorf("%s does not print %q", o.document, command)
-	}
-}
-
-// run runs a command, which must succeed and have nothing to say on standard error.
-func (o operator) run(t *testing.T, command string) string {
-	t.Helper()
-	out, err := o.try(t, command)
-	must(t, err)
-	return out
-}
-
-func (o operator) try(t *testing.T, command string) (string, error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit) // also while a test cleans up
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", command)
-	cmd.Dir = o.dir
-	cmd.Env = []string{"HOME=" + o.dir, "KUBECONFIG=" + kubeconfig, "PATH=" + kubectl + string(filepath.ListSeparator) + os.Getenv("PATH")}
-	var out, complaints bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaints
-	err := cmd.Run()
-	if err == nil && complaints.Len() > 0 {
-		err = errors.New("it complains")
-	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s%s", command, err, out.String(), complaints.String())
-	}
-	return out.String(), err
+	return operator{o.Reads(t, document)}
 }
 
 // strictly is what makes an API server refuse what it would pass over: fields that it does not know, or that stand there
@@ -120,13 +46,13 @@ func (o operator) applies(t *testing.T, c *clusters.Cluster, bundle string) {
 	t.Helper()
 	before := inventory(t, c)
 	apply := fmt.Sprintf("kubectl --context %s apply --server-side -k deploy/%s", c.Name(), bundle)
-	o.does(t, apply, strictly)
+	o.Does(t, apply, strictly)
 	t.Cleanup(func() {
-		o.does(t, fmt.Sprintf("kubectl --context %s delete --ignore-not-found -k deploy/%s", c.Name(), bundle))
+		o.Does(t, fmt.Sprintf("kubectl --context %s delete --ignore-not-found -k deploy/%s", c.Name(), bundle))
 		untilOnly(t, c, before)
 	})
 	first := o.objects(t, c, bundle)
-	o.does(t, apply, strictly)
+	o.Does(t, apply, strictly)
 	if second := o.objects(t, c, bundle); !reflect.DeepEqual(first, second) {
 		t.Errorf("deploy/%s, applied again, changes something:\n%v\n%v", bundle, first, second)
 	}
@@ -136,7 +62,7 @@ func (o operator) applies(t *testing.T, c *clusters.Cluster, bundle string) {
 func (o operator) objects(t *testing.T, c *clusters.Cluster, bundle string) []map[string]any {
 	t.Helper()
 	var list struct{ Items []map[string]any }
-	must(t, yaml.Unmarshal([]byte(o.run(t, fmt.Sprintf("kubectl --context %s get -k deploy/%s -o yaml", c.Name(), bundle))), &list))
+	must(t, yaml.Unmarshal([]byte(o.Run(t, fmt.Sprintf("kubectl --context %s get -k deploy/%s -o yaml", c.Name(), bundle))), &list))
 	if len(list.Items) == 0 {
 		t.Fatalf("deploy/%s has no objects", bundle)
 	}

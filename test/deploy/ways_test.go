@@ -28,30 +28,13 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
 
-// memberAddress stands for the address of an API server in the commands of the README. It and what examples.Fill replaces
-// (ports, kubeconfigs, the folder for the state, the upstream resolver) is all that is different here.
-const memberAddress = "https://west.example.org:6443"
-
-// joins makes west a member, with the bundle and the commands of the README, up to the kubeconfig.
+// joins makes west a member, with the bundle and the commands of the README, up to the kubeconfig. What examples.Fill replaces
+// (ports, kubeconfigs, the folder for the state, the upstream resolver) is all that is different here, beside the address of the
+// API server.
 func (o operator) joins(t *testing.T) {
 	t.Helper()
 	o.applies(t, west, "member")
-	within(t, "the token is there", func() error {
-		_, err := o.try(t, `test -n "$(kubectl --context west -n clusterset-dns get secret clusterset-dns-token -o jsonpath={.data.token})"`)
-		return err
-	})
-	o.does(t, `kubectl --context west -n clusterset-dns get secret clusterset-dns-token
-		-o go-template-file=deploy/member/kubeconfig.gotemplate`, "> west.kubeconfig")
-	set := "kubectl config --kubeconfig=west.kubeconfig set-cluster member --server=" + memberAddress
-	o.prints(t, set)
-	o.run(t, strings.ReplaceAll(set, memberAddress, west.URL()))
-}
-
-// isTold gives east the Secret about west.
-func (o operator) isTold(t *testing.T) {
-	t.Helper()
-	o.does(t, `kubectl --context east -n clusterset-members create secret generic west
-		--from-file=kubeconfig=west.kubeconfig --from-literal=address=clusterip`)
+	o.MakesKubeconfig(t, west.URL())
 }
 
 func clientOf(t *testing.T, c *clusters.Cluster) *kubernetes.Clientset {
@@ -75,16 +58,16 @@ func TestWaysInAndBack(t *testing.T) {
 }
 
 func (o operator) testMember(t *testing.T) {
-	if out := o.does(t, "kubectl --kubeconfig=west.kubeconfig get serviceexports --all-namespaces"); !strings.Contains(out, "echo") {
+	if out := o.Does(t, "kubectl --kubeconfig=west.kubeconfig get serviceexports --all-namespaces"); !strings.Contains(out, "echo") {
 		t.Errorf("Exports are %q, want echo among them", out)
 	}
 	for _, forbidden := range []string{"get namespaces", "get secrets --all-namespaces", "get serviceimports --all-namespaces", "-n shop delete service web"} {
-		if _, err := o.try(t, "kubectl --kubeconfig=west.kubeconfig "+forbidden); err == nil || !strings.Contains(err.Error(), "Forbidden") {
+		if _, err := o.Try(t, "kubectl --kubeconfig=west.kubeconfig "+forbidden); err == nil || !strings.Contains(err.Error(), "Forbidden") {
 			t.Errorf("kubectl %s: got %v, want that it is forbidden", forbidden, err)
 		}
 	}
 
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(o.dir, "west.kubeconfig"))
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(o.Dir, "west.kubeconfig"))
 	must(t, err)
 	client := clientOf(t, west)
 	schema, err := client.FlowcontrolV1().FlowSchemas().Get(t.Context(), "clusterset-dns", metav1.GetOptions{})
@@ -103,9 +86,9 @@ func (o operator) testMember(t *testing.T) {
 }
 
 func (o operator) testTakenBack(t *testing.T) {
-	o.does(t, "kubectl --context west -n clusterset-dns delete secret clusterset-dns-token")
+	o.Does(t, "kubectl --context west -n clusterset-dns delete secret clusterset-dns-token")
 	within(t, "the token is refused", func() error {
-		_, err := o.try(t, "kubectl --kubeconfig=west.kubeconfig get serviceexports --all-namespaces")
+		_, err := o.Try(t, "kubectl --kubeconfig=west.kubeconfig get serviceexports --all-namespaces")
 		if err == nil || !strings.Contains(err.Error(), "Unauthorized") && !strings.Contains(err.Error(), "logged in") {
 			return fmt.Errorf("got %w, want that it is not accepted", err)
 		}
@@ -134,22 +117,28 @@ func classified(ctx context.Context, config *rest.Config) ([]string, error) {
 func (o operator) testDropIn(t *testing.T) {
 	before := untilRevision(t, "1")
 	o.applies(t, east, "drop-in")
-	o.isTold(t)
+	o.IsTold(t)
 	if now := untilRevision(t, "1"); !reflect.DeepEqual(before.Spec, now.Spec) {
 		t.Error("What prepares the way in changes the Deployment already")
 	}
 
-	o.does(t, "kubectl --context east -n kube-system patch deployment coredns --patch-file deploy/drop-in/corednsdeployment+strategic.yaml",
+	o.Does(t, "kubectl --context east -n kube-system patch deployment coredns --patch-file deploy/drop-in/corednsdeployment+strategic.yaml",
 		"--warnings-as-errors")
 	after := untilRevision(t, "2")
 	want := []string{
-		".template.spec.containers.0.image", ".template.spec.containers.0.volumeMounts",
+		".template.spec.containers.0.image",
+		".template.spec.containers.0.readinessProbe.failureThreshold", ".template.spec.containers.0.readinessProbe.periodSeconds",
+		".template.spec.containers.0.readinessProbe.timeoutSeconds", ".template.spec.containers.0.volumeMounts",
 		".template.spec.securityContext.sysctls", ".template.spec.volumes",
 	}
 	if got := differences("", generic(t, before.Spec), generic(t, after.Spec)); !slices.Equal(got, want) {
 		t.Errorf("The patch changes %q, want %q", got, want)
 	}
-	o.run(t, "kubectl --context east -n kube-system patch deployment coredns --patch-file deploy/drop-in/corednsdeployment+strategic.yaml")
+	// A pod that ends must count as such before it has ended, after the 5 seconds of "lameduck".
+	if p := after.Spec.Template.Spec.Containers[0].ReadinessProbe; p.PeriodSeconds*p.FailureThreshold > 2 || p.TimeoutSeconds < 5 {
+		t.Errorf("The patch makes the readiness probe %v", p)
+	}
+	o.Run(t, "kubectl --context east -n kube-system patch deployment coredns --patch-file deploy/drop-in/corednsdeployment+strategic.yaml")
 	if again := untilRevision(t, "2"); !reflect.DeepEqual(after.Spec, again.Spec) {
 		t.Error("The same patch again changes something")
 	}
@@ -173,7 +162,7 @@ func (o operator) testDropIn(t *testing.T) {
 		t.Errorf("CoreDNS as it was, with this Corefile: got %v, want that it does not know a directive", err)
 	}
 
-	o.does(t, "kubectl --context east -n kube-system rollout undo deployment coredns")
+	o.Does(t, "kubectl --context east -n kube-system rollout undo deployment coredns")
 	restored := untilRevision(t, "3")
 	if got := differences("", generic(t, before.Spec), generic(t, restored.Spec)); len(got) > 0 {
 		t.Errorf("The way back leaves %q changed", got)
@@ -197,7 +186,7 @@ func (o operator) testBeside(t *testing.T) {
 	before, err := client.AppsV1().Deployments("kube-system").Get(t.Context(), "coredns", metav1.GetOptions{})
 	must(t, err)
 	o.applies(t, east, "beside")
-	o.isTold(t)
+	o.IsTold(t)
 
 	within(t, "its pods are admitted to a namespace that is restricted", func() error {
 		pods, err := client.CoreV1().Pods("clusterset-dns").List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=clusterset-dns"})
@@ -210,7 +199,9 @@ func (o operator) testBeside(t *testing.T) {
 	must(t, err)
 	kubeadms := before.Spec.Template.Spec.Containers[0]
 	ours := deployment.Spec.Template.Spec.Containers[0]
-	if !reflect.DeepEqual(ours.LivenessProbe, kubeadms.LivenessProbe) || !reflect.DeepEqual(ours.ReadinessProbe, kubeadms.ReadinessProbe) ||
+	readiness := *kubeadms.ReadinessProbe
+	readiness.PeriodSeconds, readiness.TimeoutSeconds, readiness.FailureThreshold = 1, 5, 2 // as in the drop-in
+	if !reflect.DeepEqual(ours.LivenessProbe, kubeadms.LivenessProbe) || !reflect.DeepEqual(*ours.ReadinessProbe, readiness) ||
 		!reflect.DeepEqual(ours.Resources, kubeadms.Resources) {
 		t.Error("Probes or resources are not those of kubeadm's CoreDNS")
 	}
@@ -246,8 +237,8 @@ func (o operator) testBeside(t *testing.T) {
 	query{"127.0.2.7", "web.shop.svc.clusterset.local.", dns.TypeA, webInEast}.check(t, node) // by the address of the node
 	withoutComplaint(t, s)
 
-	o.does(t, "kubectl --context east -n kube-system create configmap coredns-custom --from-file=deploy/beside/clusterset.server")
-	o.does(t, "kubectl --context east -n kube-system delete configmap coredns-custom")
+	o.Does(t, "kubectl --context east -n kube-system create configmap coredns-custom --from-file=deploy/beside/clusterset.server")
+	o.Does(t, "kubectl --context east -n kube-system delete configmap coredns-custom")
 	leave(t, s, forwarder, node)
 }
 
@@ -257,9 +248,9 @@ func installKubeadms(t *testing.T) {
 	before := inventory(t, east)
 	manifest := filepath.Join(root, "test", "deploy", "testdata", "kubeadm.yaml")
 	o := newOperator(t)
-	o.run(t, "kubectl --context east create --validate=strict -f "+manifest)
+	o.Run(t, "kubectl --context east create --validate=strict -f "+manifest)
 	t.Cleanup(func() {
-		o.run(t, "kubectl --context east delete -f "+manifest)
+		o.Run(t, "kubectl --context east delete -f "+manifest)
 		untilOnly(t, east, before)
 	})
 }

@@ -42,6 +42,11 @@ func BuildStock(ctx context.Context, w io.Writer) (path string, err error) {
 	return build(ctx, w, target{"coredns-stock", ".", "github.com/coredns/coredns"}, "CGO_ENABLED=0", "-ldflags", "-s -w")
 }
 
+// BuildProbe makes bin/probe, the program in the pods of test/realcluster, and returns its path.
+func BuildProbe(ctx context.Context, w io.Writer) (path string, err error) {
+	return build(ctx, w, target{"probe", "test", "./cmd/probe"}, "CGO_ENABLED=0", "-ldflags", "-s -w")
+}
+
 // target is what build makes: a file in the folder bin, from a main package that a module of the repository has or needs.
 type target struct{ name, module, pkg string }
 
