@@ -389,8 +389,7 @@ func TestEveryFieldIsDescribed(t *testing.T) {
 				return
 			}
 			seen[of] = true
-			for i := range of.NumField() {
-				f := of.Field(i)
+			for f := range of.Fields() {
 				if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
 					fields++
 					if !regexp.MustCompile("`" + name + `(\[\])?` + "`").Match(text) {
