@@ -144,6 +144,34 @@ func TestStatusPaths(t *testing.T) {
 	}
 }
 
+// TestOnlyWhoKnowsUsIsAnswered: a site that points its own name to 127.0.0.1 must not read what a forwarded port leads to.
+func TestOnlyWhoKnowsUsIsAnswered(t *testing.T) {
+	p := pagesOf(handlerOf(shop(true), shopMembers))
+	for _, tc := range []struct {
+		name, from, host string
+		code             int
+	}{
+		{"a browser through a forwarded port", "127.0.0.1:5", "localhost:9154", 200},
+		{"by the address", "127.0.0.1:5", "127.0.0.1:9154", 200},
+		{"by the address of IPv6", "[::1]:5", "[::1]:9154", 200},
+		{"without a port", "[::1]:5", "[::1]", 200},
+		{"in capitals", "127.0.0.1:5", "LOCALHOST", 200},
+		{"by another name", "127.0.0.1:5", "evil.example.org:9154", 421},
+		{"by another name, mapped", "[::ffff:127.0.0.1]:5", "evil.example.org", 421},
+		{"by nearly the name", "127.0.0.1:5", "localhost.example.org", 421},
+		{"a proxy elsewhere, which has to know what it does", "10.0.0.7:5", "status.example.org", 200},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, status.PathMembers, nil)
+			r.RemoteAddr, r.Host = tc.from, tc.host
+			w := httptest.NewRecorder()
+			if p.ServeHTTP(w, r); w.Code != tc.code || (tc.code != 200) != strings.Contains(w.Body.String(), "ask for localhost") {
+				t.Errorf("Got %d: %.200s", w.Code, w.Body)
+			}
+		})
+	}
+}
+
 func TestWhatIsAskedForIsEscaped(t *testing.T) {
 	p := pagesOf(handlerOf(shop(true), shopMembers))
 	const evil = "%3Cscript%3Ealert(1)%3C/script%3E"
@@ -320,7 +348,7 @@ func TestASlowReaderHoldsNobodyUp(t *testing.T) {
 		if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", status.PathServices); err != nil {
+		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", status.PathServices); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadFull(conn, make([]byte, 1000)); err != nil { // the document is being written
@@ -427,7 +455,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", status.PathMembers)
+		_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", status.PathMembers)
 		_, err = conn.Read(make([]byte, 1))
 		return err == nil, func() { conn.Close() }
 	}
