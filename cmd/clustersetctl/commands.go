@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -88,14 +87,14 @@ func some[T int | uint64](n T) cell {
 }
 
 var servicesCommand = command{
-	name: "services", arguments: "[NAMESPACE/NAME]", short: "List the services, or tell about one", remote: true,
+	name: "services", arguments: "[NAMESPACE/NAME]", short: "List the services, or tell about one", remote: true, offline: true,
 	long: `
   PROGRAM services
   PROGRAM services shop/web
   PROGRAM services -n shop -o yaml
 
 With NAMESPACE/NAME it tells what each member has of the service, and which share of the
-clients at each place each member gets.`,
+clients at each place each member gets. With --manifests it needs no server: see explain.`,
 	flags: func(f *pflag.FlagSet) func(context.Context, *terminal, []string) error {
 		namespace := f.StringP("namespace", "n", "", "only those in this `NAMESPACE`")
 		return func(ctx context.Context, t *terminal, args []string) error {
@@ -114,7 +113,11 @@ clients at each place each member gets.`,
 }
 
 func services(ctx context.Context, t *terminal, namespace string) error {
-	s, document, err := ask[status.Services](ctx, t, status.PathServices, nil)
+	from, err := t.teller()
+	if err != nil {
+		return err
+	}
+	s, document, err := from.services(ctx)
 	if err != nil {
 		return err
 	}
@@ -169,7 +172,11 @@ func service(ctx context.Context, t *terminal, which string) error {
 	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
 		return usage("services %q: use NAMESPACE/NAME", which)
 	}
-	s, document, err := ask[status.Service](ctx, t, status.PathServices+"/"+namespace+"/"+name, nil)
+	from, err := t.teller()
+	if err != nil {
+		return err
+	}
+	s, document, err := from.service(ctx, namespace, name)
 	if err != nil {
 		return err
 	}
@@ -180,14 +187,14 @@ func service(ctx context.Context, t *terminal, which string) error {
 	for _, p := range s.Ports {
 		ports = append(ports, verdict.Port(p))
 	}
-	affinity, from := "", "ServiceExports"
+	affinity, known := "", "ServiceExports"
 	if s.ClientIPAffinity {
 		affinity = "ClientIP"
 	}
 	if s.Imported {
-		from = "a ServiceImport"
+		known = "a ServiceImport"
 	}
-	t.facts(plain("Name"), plain(s.FQDN), plain("Type"), plain(s.Type), plain("Known by"), plain(from), plain("IPs"), plain(strings.Join(s.IPs, ", ")),
+	t.facts(plain("Name"), plain(s.FQDN), plain("Type"), plain(s.Type), plain("Known by"), plain(known), plain("IPs"), plain(strings.Join(s.IPs, ", ")),
 		plain("Ports"), plain(strings.Join(ports, ", ")), plain("Affinity"), plain(affinity), plain("Distribution"), plain(s.TrafficDistribution),
 		plain("Ready"), ready(s.Ready, s.Total), plain("Conflicts"), cell{strings.Join(s.Conflicts, ", "), verdict.Warn})
 	rows := [][]cell{headings("MEMBER", "READY", "WEIGHT", "ADDRESSES", "EXPORTED", "LEFT OUT")}
@@ -236,13 +243,21 @@ func (t *terminal) matrix(rows []status.MatrixRow) {
 }
 
 var explainCommand = command{
-	name: "explain", arguments: "NAME", short: "Tell why a client is answered as it is, now", remote: true,
+	name: "explain", arguments: "NAME", short: "Tell why a client is answered as it is, now", remote: true, offline: true,
 	long: `
 It tells where the client is and how that is known, who could be answered, what became of each,
 and the very records that a query gets now. The exit code is 1 when there are none.
 
   PROGRAM explain web.shop.svc.clusterset.local
-  PROGRAM explain web.shop.svc.clusterset.local --client 10.1.2.3 --type AAAA`,
+  PROGRAM explain web.shop.svc.clusterset.local --client 10.1.2.3 --type AAAA
+
+Without a server, in a pipeline, so that a change can be tried before it is rolled out: from a
+Corefile and a folder of manifests for each cluster, as 'kubectl get -o yaml' writes them of
+serviceexports, services, endpointslices, namespaces and nodes (and clusterproperties,
+servicecidrs and serviceimports, where there are any). --health asks what if.
+
+  PROGRAM explain web.shop.svc.clusterset.local --client 10.1.2.3 --manifests clusters \
+      --corefile deploy/drop-in/Corefile --health west=unhealthy`,
 	flags: func(f *pflag.FlagSet) func(context.Context, *terminal, []string) error {
 		client := f.String("client", "", "the `ADDRESS` of who asks, by default that of who runs this as the server sees it")
 		kind := f.String("type", "A", "the `TYPE` of the records asked for")
@@ -250,11 +265,11 @@ and the very records that a query gets now. The exit code is 1 when there are no
 			if len(args) != 1 {
 				return usage("explain takes one NAME: got %d", len(args))
 			}
-			query := url.Values{"name": {args[0]}, "type": {*kind}}
-			if *client != "" {
-				query.Set("client", *client)
+			from, err := t.teller()
+			if err != nil {
+				return err
 			}
-			e, document, err := ask[status.Explanation](ctx, t, status.PathExplain, query)
+			e, document, err := from.explain(ctx, args[0], *kind, *client)
 			if err != nil {
 				return err
 			}

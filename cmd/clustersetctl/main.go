@@ -50,6 +50,7 @@ type terminal struct {
 	// program is how the user calls this program.
 	program        string
 	server, output string
+	files          files
 }
 
 // command is one of the program's.
@@ -57,8 +58,8 @@ type command struct {
 	name, arguments, short, long string
 	// flags declares flags and returns what runs the command with its arguments.
 	flags func(*pflag.FlagSet) func(ctx context.Context, t *terminal, args []string) error
-	// remote commands ask a server.
-	remote bool
+	// remote commands ask a server; offline ones can ask files instead.
+	remote, offline bool
 }
 
 var commands = []command{membersCommand, servicesCommand, explainCommand, checkCommand}
@@ -138,6 +139,9 @@ func (t *terminal) command(ctx context.Context, c *command, args []string) error
 	flags.StringVarP(&t.output, "output", "o", "table", "`FORMAT`: table, json or yaml")
 	if c.remote {
 		flags.StringVar(&t.server, "server", t.defaultServer(), "the status address, a `URL`")
+	}
+	if c.offline {
+		t.files.flags(flags)
 	}
 	err := flags.Parse(args)
 	if errors.Is(err, pflag.ErrHelp) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -191,6 +192,75 @@ func TestCommands(t *testing.T) {
 			}
 			if strings.Contains(out+failed, "\x1b") {
 				t.Error("There are control characters")
+			}
+		})
+	}
+}
+
+// world is a Corefile and what two clusters say.
+var world = map[string]string{
+	"Corefile": ". {\n  locality {\n    cluster east\n    cidr 10.9.0.0/16 cluster=west\n  }\n  clusterset {\n    local east\n    cluster east\n    cluster west west.kubeconfig {\n      address clusterip\n    }\n  }\n}\n",
+	"other":    ". {\n  locality {\n    cluster east\n    cidr 10.9.0.0/16 cluster=west\n  }\n  clusterset {\n    local east\n    cluster east\n    cluster west west.kubeconfig {\n      address 192.0.2.77\n    }\n  }\n}\n",
+	"east/all.yaml": `{apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+---
+{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceExport, metadata: {name: web, namespace: shop}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ports: [{port: 80}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}, addressType: IPv4, endpoints: [{addresses: [10.8.0.1]}, {addresses: [127.0.0.1]}]}
+`,
+	"west/all.yaml": `{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceExport, metadata: {name: web, namespace: shop}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {clusterIP: 10.1.0.1, clusterIPs: [10.1.0.1], ports: [{port: 80}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}, addressType: IPv4, endpoints: [{addresses: [10.9.0.1]}]}
+`,
+}
+
+func TestOffline(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range world {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const left = "Warning: "
+	for _, row := range []struct {
+		name, args string
+		code       int
+		want       []string
+		failed     string
+	}{
+		{"a client is given its own cluster", "explain web.shop.svc.clusterset.local --client 10.8.0.9 --manifests DIR", exitOK, []string{"NOERROR\nweb.shop.svc.clusterset.local. 5 IN A 10.0.0.1\n"}, left},
+		{"one in the other cluster is given that", "explain web.shop.svc.clusterset.local --client 10.9.0.9 --manifests DIR -o yaml", exitOK, []string{`A\t10.1.0.1`}, left},
+		{"what if that were not well", "explain web.shop.svc.clusterset.local --client 10.9.0.9 --manifests DIR --health west=unhealthy", exitOK, []string{"IN A 10.0.0.1\n"}, left},
+		{"what if the Corefile were another", "explain web.shop.svc.clusterset.local --client 10.9.0.9 --manifests DIR --corefile DIR/other", exitOK, []string{"IN A 192.0.2.77\n"}, left},
+		{"a name that does not exist", "explain no.shop.svc.clusterset.local --client 10.9.0.9 --manifests DIR", exitNegative, []string{"NXDOMAIN\n"}, left},
+		{"nobody asks", "explain web.shop.svc.clusterset.local --manifests DIR", exitUsage, nil, `--client "" is no address: say who asks`},
+		{"a name of another zone", "explain example.org --client 10.8.0.9 --manifests DIR", exitUsage, nil, "is not below clusterset.local."},
+		{"a type that is none", "explain web.shop.svc.clusterset.local --type X --client 10.8.0.9 --manifests DIR", exitUsage, nil, "--type X is none"},
+		{"a health that is none", "explain web.shop.svc.clusterset.local --client 10.8.0.9 --manifests DIR --health west=tired", exitUsage, nil, "--health west=tired: use healthy, degraded, unhealthy or excluded"},
+		{"no manifests", "explain web.shop.svc.clusterset.local --client 10.8.0.9 --manifests DIR/nowhere --corefile DIR/Corefile", exitUsage, nil, "no such file"},
+		{"a Corefile and a server", "explain web.shop.svc.clusterset.local --corefile DIR/Corefile", exitUsage, nil, "--corefile and --health go with --manifests"},
+		{"services", "services --manifests DIR", exitOK, []string{"shop/web   ClusterSetIP   2/2     east=1,west=1\n"}, left},
+		{"a service", "services shop/web --manifests DIR", exitOK, []string{"west     1/1     1        10.1.0.1\n", "west         west 100 %\n"}, left},
+		{"a service that nobody exports", "services shop/no --manifests DIR", exitNegative, nil, "no service shop/no is exported"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			out, failed, code := say(t, "clustersetctl", nil, false, strings.Fields(strings.ReplaceAll(row.args, "DIR", dir))...)
+			if code != row.code {
+				t.Errorf("Exit code %d, want %d: %s", code, row.code, failed)
+			}
+			for _, want := range row.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("%q is not in\n%s", want, out)
+				}
+			}
+			if !strings.Contains(failed, row.failed) {
+				t.Errorf("%q is said as an error, want %q", failed, row.failed)
 			}
 		})
 	}

@@ -140,3 +140,8 @@ func (w *World) Members() status.Members { return w.blocks[0].Members() }
 
 // Services tells which services its members export.
 func (w *World) Services() status.Services { return w.blocks[0].Services() }
+
+// Service tells about one of them; false where there is none of that name.
+func (w *World) Service(namespace, name string) (status.Service, bool) {
+	return w.blocks[0].Service(namespace, name)
+}

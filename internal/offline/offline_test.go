@@ -149,6 +149,9 @@ func TestAnswersWithoutAServer(t *testing.T) {
 		{"what if it drained itself", web, "10.8.1.9", func(f map[string]string) {
 			f["m/east/drain.yaml"] = "apiVersion: about.k8s.io/v1beta1\nkind: ClusterProperty\nmetadata: {name: drain.clusterset-dns.io}\nspec: {value: \"true\"}\n"
 		}, nil, "NOERROR", "10.1.0.1", "podcidr"},
+		{"what if it did, written in one line", web, "10.8.1.9", func(f map[string]string) {
+			f["m/east/drain.yaml"] = "{apiVersion: about.k8s.io/v1beta1, kind: ClusterProperty, metadata: {name: drain.clusterset-dns.io}, spec: {value: \"true\"}}\n"
+		}, nil, "NOERROR", "10.1.0.1", "podcidr"},
 		{"what if the Corefile drained the other", web, "10.9.3.3", func(f map[string]string) {
 			f["Corefile"] = strings.Replace(shop, "probe west tcp 192.0.2.10:443", "drain west", 1)
 		}, nil, "NOERROR", "10.0.0.1", "cidr"},

@@ -13,6 +13,7 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/status"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 )
 
 // Release names the program in what it tells of itself. Whoever builds one sets it before the server starts.
@@ -154,18 +155,31 @@ func (c *Clusterset) sourcesOf(listed *listed, id topology.ClusterID, connection
 		if w == nil {
 			continue
 		}
-		st := w.Status()
-		s := status.Source{Kind: kind.String(), State: st.State.String(), ProofAgeSeconds: ageOf(&st, now), Insecure: st.Insecure, Held: st.Held}
-		if !st.CredentialExpiry.IsZero() {
-			s.CredentialExpiry = st.CredentialExpiry.UTC().Format(time.RFC3339)
+		out = append(out, describeSource(kind, w.Status(), now))
+	}
+	if l, ok := c.locator.(noder); ok && id == c.local && id != "" {
+		if st, watched := l.Nodes(); watched {
+			out = append(out, describeSource(mcs.Nodes, st, now))
 		}
-		for resource, problem := range st.Problems {
-			if s.Problems == nil {
-				s.Problems = map[string]string{}
-			}
-			s.Problems[resource] = string(problem)
+	}
+	return out
+}
+
+// noder tells how the watch of the local cluster's Nodes is. The *locality* plugin is one.
+type noder interface {
+	Nodes() (watch.Status, bool)
+}
+
+func describeSource(kind mcs.SourceKind, st watch.Status, now time.Time) status.Source {
+	out := status.Source{Kind: kind.String(), State: st.State.String(), ProofAgeSeconds: ageOf(&st, now), Insecure: st.Insecure, Held: st.Held}
+	if !st.CredentialExpiry.IsZero() {
+		out.CredentialExpiry = st.CredentialExpiry.UTC().Format(time.RFC3339)
+	}
+	for resource, problem := range st.Problems {
+		if out.Problems == nil {
+			out.Problems = map[string]string{}
 		}
-		out = append(out, s)
+		out.Problems[resource] = string(problem)
 	}
 	return out
 }
@@ -343,14 +357,15 @@ func (c *Clusterset) matrix(s *mcs.Service, view *balance.View) []status.MatrixR
 	return out
 }
 
-// matrixServices is how many services an average is made of at most; of more, as many that are evenly spread.
-const matrixServices = 500
+// matrixPlans is how many plans an average is made of, one for each service and cluster of clients. Of more services than that
+// allows, as many are taken as do, evenly spread.
+const matrixPlans = 3000
 
 // averageMatrix is the average of the matrices of the services, by cluster.
 func (c *Clusterset) averageMatrix(all []*mcs.Service, view *balance.View) []status.MatrixRow {
 	sums, counted := map[topology.ClusterID]map[string]float64{}, map[topology.ClusterID]int{}
-	step := max(1, (len(all)+matrixServices-1)/matrixServices)
 	members := c.everyMember()
+	step := max(1, len(all)*len(members)/matrixPlans)
 	for i := 0; i < len(all); i += step {
 		for _, m := range members {
 			shares := c.policy.Shares(all[i], view, topology.Locality{Cluster: m.ID, Region: view.Regions[m.ID]})

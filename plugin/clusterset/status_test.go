@@ -9,8 +9,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"os"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +30,7 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/status"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/statuspage"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 )
 
 // shopMembers are the members of the shop world as a Corefile would have them.
@@ -138,6 +144,34 @@ func TestStatusPaths(t *testing.T) {
 	}
 }
 
+// TestOnlyWhoKnowsUsIsAnswered: a site that points its own name to 127.0.0.1 must not read what a forwarded port leads to.
+func TestOnlyWhoKnowsUsIsAnswered(t *testing.T) {
+	p := pagesOf(handlerOf(shop(true), shopMembers))
+	for _, tc := range []struct {
+		name, from, host string
+		code             int
+	}{
+		{"a browser through a forwarded port", "127.0.0.1:5", "localhost:9154", 200},
+		{"by the address", "127.0.0.1:5", "127.0.0.1:9154", 200},
+		{"by the address of IPv6", "[::1]:5", "[::1]:9154", 200},
+		{"without a port", "[::1]:5", "[::1]", 200},
+		{"in capitals", "127.0.0.1:5", "LOCALHOST", 200},
+		{"by another name", "127.0.0.1:5", "evil.example.org:9154", 421},
+		{"by another name, mapped", "[::ffff:127.0.0.1]:5", "evil.example.org", 421},
+		{"by nearly the name", "127.0.0.1:5", "localhost.example.org", 421},
+		{"a proxy elsewhere, which has to know what it does", "10.0.0.7:5", "status.example.org", 200},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, status.PathMembers, nil)
+			r.RemoteAddr, r.Host = tc.from, tc.host
+			w := httptest.NewRecorder()
+			if p.ServeHTTP(w, r); w.Code != tc.code || (tc.code != 200) != strings.Contains(w.Body.String(), "ask for localhost") {
+				t.Errorf("Got %d: %.200s", w.Code, w.Body)
+			}
+		})
+	}
+}
+
 func TestWhatIsAskedForIsEscaped(t *testing.T) {
 	p := pagesOf(handlerOf(shop(true), shopMembers))
 	const evil = "%3Cscript%3Ealert(1)%3C/script%3E"
@@ -146,6 +180,13 @@ func TestWhatIsAskedForIsEscaped(t *testing.T) {
 			t.Errorf("%s: %s", path, body)
 		}
 	}
+}
+
+// watchesNodes is a locator whose Nodes cannot be read.
+type watchesNodes struct{ atPlaces }
+
+func (watchesNodes) Nodes() (watch.Status, bool) {
+	return watch.Status{Problems: map[string]watch.Problem{"nodes": watch.Forbidden}}, true
 }
 
 func TestMembersDocument(t *testing.T) {
@@ -159,7 +200,11 @@ func TestMembersDocument(t *testing.T) {
 	process.conditions.setStale("east", true)
 	process.claims.set("west.eu", "other")
 	t.Cleanup(func() { forgetSource("west.eu", false) })
+	c.locator = watchesNodes{}
 	m := toldAs[status.Members](t, pagesOf(c), status.PathMembers)
+	if got := m.Members[0].Sources; len(got) != 1 || got[0].Kind != "nodes" || got[0].Problems["nodes"] != "forbidden" || len(m.Members[1].Sources) != 0 {
+		t.Errorf("The sources are %+v", got)
+	}
 	if s := m.Server; s.Local != "east" || s.Services != 8 || s.Serial == 0 || s.TTLSeconds != 5 || s.Answer != "one" || !slices.Equal(s.Prefer, []string{"cluster", "region"}) || !slices.Equal(s.Zones, []string{defaultZone}) {
 		t.Errorf("The server is %+v", s)
 	}
@@ -303,7 +348,7 @@ func TestASlowReaderHoldsNobodyUp(t *testing.T) {
 		if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", status.PathServices); err != nil {
+		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", status.PathServices); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadFull(conn, make([]byte, 1000)); err != nil { // the document is being written
@@ -352,4 +397,113 @@ func TestASlowReaderHoldsNobodyUp(t *testing.T) {
 			t.Fatal("Readers that have gone are still waited for")
 		}
 	}
+}
+
+// TestEveryFieldIsDescribed looks for the fields of the documents in their description.
+func TestEveryFieldIsDescribed(t *testing.T) {
+	text, err := os.ReadFile("../../docs/status-api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := 0
+	seen := map[reflect.Type]bool{}
+	var look func(reflect.Type)
+	look = func(of reflect.Type) {
+		switch of.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Map:
+			look(of.Elem())
+		case reflect.Struct:
+			if seen[of] {
+				return
+			}
+			seen[of] = true
+			for f := range of.Fields() {
+				if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+					fields++
+					if !regexp.MustCompile("`" + name + `(\[\])?` + "`").Match(text) {
+						t.Errorf("%s.%s: %q is not described", of.Name(), f.Name, name)
+					}
+				}
+				look(f.Type)
+			}
+		}
+	}
+	for _, document := range []any{status.Error{}, status.Members{}, status.Services{}, status.Service{}, status.Explanation{}} {
+		look(reflect.TypeOf(document))
+	}
+	if fields < 80 {
+		t.Errorf("Only %d fields were looked at", fields)
+	}
+}
+
+// TestConnectionsAreBounded opens one connection more than there is room for.
+func TestConnectionsAreBounded(t *testing.T) {
+	ownStore(t)
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bounded{Listener: ln, free: make(chan struct{}, 2)}
+	server := &http.Server{Handler: pagesOf(handlerOf(shop(true), shopMembers)), ReadHeaderTimeout: readTimeout}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(b) })
+	defer serving.Wait()
+	defer server.Close()
+	// answered tells whether a new connection gets an answer; it is closed by the second result.
+	answered := func() (bool, func()) {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", status.PathMembers)
+		_, err = conn.Read(make([]byte, 1))
+		return err == nil, func() { conn.Close() }
+	}
+	var last func()
+	for i := range 3 {
+		ok, done := answered()
+		defer done()
+		if ok != (i < 2) {
+			t.Errorf("Connection %d is answered: %v", i+1, ok)
+		}
+		if i == 1 {
+			last = done
+		}
+	}
+	last()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		ok, done := answered()
+		done()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("The room of a connection that has ended is not used again")
+		}
+	}
+}
+
+// FuzzStatus asks for any path with any method: nothing panics, every answer has the headers, and what is asked for is never
+// written as HTML.
+func FuzzStatus(f *testing.F) {
+	p := pagesOf(handlerOf(shop(true), shopMembers))
+	for _, path := range []string{"/", "/?q=web&sort=-name", "/services/shop/web", "/explain?name=web.shop.svc.clusterset.local&client=::1&type=SRV", status.PathMembers, status.PathServices + "/a/b", status.PathExplain + "?name=x&size=512&tcp=1", "/zones/clusterset.local/", "/assets/style.css"} {
+		f.Add("GET", path)
+	}
+	f.Add("POST", "/")
+	f.Fuzz(func(t *testing.T, method, path string) {
+		u, err := url.Parse("/" + strings.TrimPrefix(path, "/"))
+		if err != nil || u.Host != "" {
+			return
+		}
+		r := &http.Request{Method: method, URL: u, Header: http.Header{}, RemoteAddr: "192.0.2.1:1"}
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r.WithContext(t.Context()))
+		if w.Header().Get("Content-Security-Policy") == "" || w.Header().Get("X-Content-Type-Options") != "nosniff" || w.Code == http.StatusInternalServerError {
+			t.Errorf("%s %s: %d %v", method, path, w.Code, w.Header())
+		}
+		if body := w.Body.String(); strings.Contains(path, "<script") && strings.Contains(strings.ReplaceAll(body, "<script src", ""), "<script") {
+			t.Errorf("%s: %s", path, body)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -109,9 +110,28 @@ func (p *pages) answer(d *document, r *http.Request) {
 		d.fail(failed{http.StatusMethodNotAllowed, "there is nothing to be changed here: use GET"}, r)
 		return
 	}
+	if !meant(r) {
+		d.fail(failed{http.StatusMisdirectedRequest, fmt.Sprintf("this is not %q: ask for localhost", r.Host)}, r)
+		return
+	}
 	if err := p.route(d, r); err != nil {
 		d.fail(err, r)
 	}
+}
+
+// meant reports whether whoever asks knows whom. Through a forwarded port a browser reaches this address by localhost or an IP; under
+// another name it does so for a site that has pointed its own name here, to read what is told.
+func meant(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !from.Addr().Unmap().IsLoopback() {
+		return true
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	_, err = netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || strings.EqualFold(host, "localhost")
 }
 
 // route finds who tells what is asked for.

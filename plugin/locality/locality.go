@@ -17,6 +17,7 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/chain"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 )
 
 const pluginName = "locality"
@@ -30,6 +31,16 @@ type Locality struct {
 	*config
 	// atlas is nil without `nodes`. It is set in OnStartup and goes on answering from its last table after OnShutdown.
 	atlas *atlas
+	// watcher feeds the atlas, nil where nobody does. For status only.
+	watcher *watch.Watcher
+}
+
+// Nodes tells how the watch of the Nodes of the local cluster is; false without `nodes`.
+func (l *Locality) Nodes() (watch.Status, bool) {
+	if l.watcher == nil {
+		return watch.Status{}, false
+	}
+	return l.watcher.Status(), true
 }
 
 // Name implements plugin.Handler.

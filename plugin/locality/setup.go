@@ -76,7 +76,7 @@ func (s *store) hold(c *caddy.Controller, l *Locality) {
 	}
 	begin := func() (*nodeSource, error) { return s.begin(l.config) }
 	s.sources.Hold(c, string(l.cluster)+" "+l.nodes.Key, begin, func(n *nodeSource) error {
-		l.atlas = n.atlas
+		l.atlas, l.watcher = n.atlas, n.watcher
 		if l.nodes.Insecure() {
 			log.Warningf("Cluster %s: %s", n.name, insecureWarning)
 		}

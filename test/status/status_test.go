@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -151,6 +154,70 @@ func TestExplainSaysWhatAQueryGets(t *testing.T) {
 				slices.Sort(records)
 				if !slices.Equal(records, after) {
 					t.Errorf("a query gets\n%s\nand explain says\n%s", strings.Join(records, "\n"), strings.Join(after, "\n"))
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// dumped are where the API servers have what `clustersetctl explain --help` says that manifests are.
+var dumped = []string{
+	"/apis/multicluster.x-k8s.io/v1beta1/serviceexports", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/namespaces", "/api/v1/nodes",
+}
+
+// TestOfflineSaysWhatTheServerSays writes what the clusters have by kubectl, and compares explanations of that with the server's.
+func TestOfflineSaysWhatTheServerSays(t *testing.T) {
+	dir := t.TempDir()
+	for i, m := range here.Members.Members() {
+		id := []string{"east", "west", "north"}[i]
+		must(t, os.Mkdir(filepath.Join(dir, id), 0o755))
+		config := filepath.Join(t.TempDir(), "kubeconfig")
+		must(t, m.Kubeconfig(config, "127.0.0.1"))
+		for n, path := range dumped {
+			got, err := run(t.Context(), kubectl, nil, "--kubeconfig", config, "get", "--raw", path)
+			must(t, err)
+			if got.code != 0 {
+				t.Fatalf("kubectl get: %s", got.failed)
+			}
+			must(t, os.WriteFile(filepath.Join(dir, id, fmt.Sprintf("%d.json", n)), []byte(got.out), 0o600))
+		}
+	}
+	for _, q := range []string{web + " --client 127.0.0.1", web + " --client 10.2.3.4 --type SRV", "svc-0.team0.svc.clusterset.local. --client 10.2.3.4", "nothing.team1.svc.clusterset.local --client 10.2.3.4"} {
+		t.Run(q, func(t *testing.T) {
+			explain := func(ctx context.Context, more ...string) (e status.Explanation, err error) {
+				got, err := ctl(ctx, slices.Concat([]string{"explain"}, strings.Fields(q), []string{"-o", "json"}, more)...)
+				if err != nil {
+					return e, err
+				}
+				if err := json.Unmarshal([]byte(got.out), &e); err != nil {
+					return e, fmt.Errorf("%w: %s", err, got.failed)
+				}
+				for i := range e.Candidates { // nobody watches files
+					e.Candidates[i].MemberState, e.Candidates[i].ProofAgeSeconds = "", nil
+				}
+				return e, nil
+			}
+			within(t, limit, "an epoch that lasts", func(ctx context.Context) error {
+				before, err := explain(ctx)
+				if err != nil {
+					return err
+				}
+				files, err := explain(ctx, "--manifests", dir, "--corefile", corefile)
+				if err != nil {
+					return err
+				}
+				after, err := explain(ctx)
+				if err != nil {
+					return err
+				}
+				if !reflect.DeepEqual(before, after) {
+					return fmt.Errorf("the server has changed its mind: %+v and %+v", before, after)
+				}
+				// SOA serials count the seconds of the last change.
+				files.Answer.Authority, after.Answer.Authority = nil, nil
+				if !reflect.DeepEqual(files, after) {
+					t.Errorf("files say\n%+v\nand the server\n%+v", files, after)
 				}
 				return nil
 			})

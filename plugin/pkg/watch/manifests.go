@@ -23,6 +23,7 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	mcsv1alpha1 "sigs.k8s.io/mcs-api/pkg/apis/v1alpha1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
@@ -113,9 +114,12 @@ func (r *manifestReader) file(path string) error {
 }
 
 func (r *manifestReader) document(text []byte) error {
-	object, err := utilyaml.ToJSON(text)
-	if err != nil {
-		return fmt.Errorf("it is no YAML: %w", err)
+	object := bytes.TrimSpace(text)
+	if !json.Valid(object) { // which is YAML too, but that takes longer to read
+		var err error
+		if object, err = yaml.YAMLToJSON(text); err != nil {
+			return fmt.Errorf("it is no YAML: %w", err)
+		}
 	}
 	if object = bytes.TrimSpace(object); len(object) == 0 || string(object) == "null" {
 		return nil // comments alone
