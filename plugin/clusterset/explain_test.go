@@ -251,7 +251,11 @@ func (x *explainedWorld) question() Question {
 // plugin was asked, or when the server makes one of the code.
 func (x *explainedWorld) overTheWire(t *testing.T, q Question) (r *dns.Msg, wire []byte, rcode int) {
 	t.Helper()
-	packed, err := q.message(dns.Fqdn(q.Name)).Pack()
+	size := q.Size
+	if size == 0 {
+		size = 1232
+	}
+	packed, err := new(dns.Msg).SetQuestion(dns.Fqdn(q.Name), q.Type).SetEdns0(size, false).Pack()
 	if err != nil {
 		t.Fatal(err)
 	}
