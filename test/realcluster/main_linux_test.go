@@ -93,7 +93,7 @@ func runAlone(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"="+string(what))
+	cmd.Env = append(os.Environ(), insideEnv+"="+string(what), "TMPDIR="+built.Dir) // which goes, whatever happens
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = alone()
 	// A control-C reaches that one too, which then cleans up by itself; no longer than this.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/clusterset-dns/clusterset-dns/test/kube"
@@ -46,15 +47,73 @@ func (w *world) testOperation(t *testing.T) {
 	t.Run("The replicas keep to their memory", w.testMemory)
 	w.row(t, "`rollout restart`", w.all(localName, setName), func(t *testing.T) string {
 		t.Helper()
-		return w.each(t, func(t *testing.T, c *cluster, o readme.Operator) {
+		var slowest time.Duration
+		var mu sync.Mutex
+		took := w.each(t, func(t *testing.T, c *cluster, o readme.Operator) {
 			t.Helper()
 			before, err := c.podsOf(t.Context(), "kube-system", dnsPods)
 			must(t, err)
 			w.kubectl(t, c, "-n kube-system rollout restart deployment coredns")
+			ends := newEnds(before)
+			suite.Within(t, startLimit, "all pods are new ones", func(ctx context.Context) error {
+				if err := ends.look(ctx, c); err != nil {
+					return err
+				}
+				return c.replaced(ctx, before)
+			})
 			o.Does(t, rolloutStatus)
-			suite.Within(t, limit, "all pods are new ones", func(ctx context.Context) error { return c.replaced(ctx, before) })
+			mu.Lock()
+			defer mu.Unlock()
+			slowest = max(slowest, ends.slowest())
 		})
+		w.table.add("A replica that is told to end (and answers for 5 seconds) is out of service, at most after", seconds(slowest))
+		return took
 	})
+}
+
+// ends are when pods were told to end, and when nobody was sent to them any more, by their address.
+type ends struct{ told, out map[string]time.Time }
+
+func newEnds(pods []corev1.Pod) ends {
+	e := ends{map[string]time.Time{}, map[string]time.Time{}}
+	for _, pod := range pods {
+		e.told[pod.Status.PodIP], e.out[pod.Status.PodIP] = time.Time{}, time.Time{}
+	}
+	return e
+}
+
+// look looks at the EndpointSlices of the cluster's DNS.
+func (e ends) look(ctx context.Context, c *cluster) error {
+	slices, err := c.client.DiscoveryV1().EndpointSlices("kube-system").List(ctx, metav1.ListOptions{LabelSelector: dnsPods})
+	if err != nil {
+		return err
+	}
+	state := map[string]discoveryv1.EndpointConditions{}
+	for _, slice := range slices.Items {
+		for _, endpoint := range slice.Endpoints {
+			state[endpoint.Addresses[0]] = endpoint.Conditions
+		}
+	}
+	now := time.Now()
+	for address, told := range e.told {
+		conditions, known := state[address]
+		if told.IsZero() && (!known || *conditions.Terminating) {
+			e.told[address] = now
+		}
+		if e.out[address].IsZero() && (!known || !*conditions.Serving) {
+			e.out[address] = now
+		}
+	}
+	return nil
+}
+
+// slowest returns the longest time between the two.
+func (e ends) slowest() time.Duration {
+	var longest time.Duration
+	for address, told := range e.told {
+		longest = max(longest, e.out[address].Sub(told))
+	}
+	return longest
 }
 
 // policies returns the policy hash of every replica by its name.
