@@ -173,7 +173,7 @@ func TestSetOverTime(t *testing.T) {
 			changes, last := 0, state(s, "b")
 			for i := range 10 {
 				n.set([]string{"refused", ""}[i%2], "b")
-				for range 60 {
+				for range []int{80, 40}[i%2] { // a failure of 8 s is always noticed, wherever between two probes it begins
 					time.Sleep(100 * time.Millisecond)
 					if now := state(s, "b"); now != last {
 						changes, last = changes+1, now

@@ -251,7 +251,11 @@ func (x *explainedWorld) question() Question {
 // plugin was asked, or when the server makes one of the code.
 func (x *explainedWorld) overTheWire(t *testing.T, q Question) (r *dns.Msg, wire []byte, rcode int) {
 	t.Helper()
-	packed, err := q.message(dns.Fqdn(q.Name)).Pack()
+	size := q.Size
+	if size == 0 {
+		size = 1232
+	}
+	packed, err := new(dns.Msg).SetQuestion(dns.Fqdn(q.Name), q.Type).SetEdns0(size, false).Pack()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -486,5 +490,55 @@ func TestWhatCannotBeExplained(t *testing.T) {
 	}
 	if _, err := c.Explain(Question{Name: "example.com", Type: dns.TypeA, Client: client}); !errors.Is(err, errElsewhere) {
 		t.Errorf("Got %v", err)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	ownStore(t)
+	none := func(*Clusterset) {}
+	for _, tc := range []struct {
+		name, qname string
+		qtype       uint16
+		synced      bool
+		change      func(*Clusterset)
+		want        string
+	}{
+		{"the nearest", "web.shop.svc", dns.TypeA, true, none, "This client is given the address of east, tier 0 (same cluster), which takes all clients."},
+		{"another family", "v6.shop.svc", dns.TypeA, true, none, "The name exists, but has no A records."},
+		{"all of them", "web.shop.svc", dns.TypeA, true, func(c *Clusterset) { c.policy = &balance.Policy{Answer: balance.All, Prefer: balance.ByLabels} },
+			"This client is given the addresses of east and west.eu, as nothing is preferred here."},
+		{"a discovery list", "db.data.svc", dns.TypeA, true, none, "This client is given 3 ready endpoints of east and west.eu, as nothing is preferred here."},
+		{"one endpoint", "db-0.east.db.data.svc", dns.TypeA, true, none, "The name stands for one endpoint, whoever asks."},
+		{"an import", "imported.shop.svc", dns.TypeA, true, none, "A ServiceImport gives the addresses of this service, and they are answered as they are, whoever asks."},
+		{"not well", "web.shop.svc", dns.TypeA, true, func(c *Clusterset) {
+			c.healther = inHealth{health.NewSnapshot(map[topology.ClusterID]health.Status{"east": {State: health.Unhealthy}, "west.eu": {State: health.Degraded}})}
+			shopMembers(c)
+		}, "This client is given the address of west.eu, tier 1 (farther away), degraded, since the healthy ones cannot take all clients."},
+		{"nobody well", "web.shop.svc", dns.TypeAAAA, true, func(c *Clusterset) {
+			c.healther = inHealth{health.NewSnapshot(map[topology.ClusterID]health.Status{"east": {State: health.Unhealthy}, "west.eu": {State: health.Unhealthy}})}
+			shopMembers(c)
+		}, "This client is given the address of east, tier 0 (same cluster), though nothing there is well: there is nobody better."},
+		{"nobody exports it", "none.shop.svc", dns.TypeA, true, none, "No cluster exports a service shop/none."},
+		{"nobody exports it in a way that counts", "orphan.shop.svc", dns.TypeA, true, none, "The service shop/orphan is exported, but no export of it is of use."},
+		{"no such namespace", "web.nowhere.svc", dns.TypeA, true, none, "The local cluster has no namespace nowhere, and names exist only in namespaces that it has."},
+		{"nothing ready", "down.data.svc", dns.TypeA, true, none, "No endpoint of the headless service data/down is ready, and so it has no names."},
+		{"no such port", "_none._tcp.web.shop.svc", dns.TypeSRV, true, none, "The service shop/web has no such port."},
+		{"no such host", "db-9.east.db.data.svc", dns.TypeA, true, none, "The service data/db has no ready endpoint of this name."},
+		{"no such form", "nonsense", dns.TypeA, true, none, "No name of the zone has this form."},
+		{"not known yet", "none.shop.svc", dns.TypeA, false, none, "Nobody who has told all it knows has this name, but it may yet come from east (exports), west.eu (exports), east (namespaces), imports, so the answer is SERVFAIL: clients ask again."},
+		{"endpoints that nobody tells", "absent.shop.svc", dns.TypeA, true, none, "Nobody who has told all it knows has this name, but it may yet come from clusters whose endpoints nobody tells, so the answer is SERVFAIL: clients ask again."},
+		{"for the next plugin", "none.shop.svc", dns.TypeA, true, func(c *Clusterset) { c.fall.SetZonesFromArgs(nil) }, "The name is not known, so the next plugin answers (fallthrough)."},
+		{"in the shadow", "imported.shop.svc", dns.TypeA, true, func(c *Clusterset) { c.shadow = true }, "The next plugin answers (shadow). Without that: A ServiceImport gives the addresses of this service, and they are answered as they are, whoever asks."},
+		{"a transfer", "shop.svc", dns.TypeAXFR, true, none, "Zone transfers are refused."},
+		{"the server", "ns.dns", dns.TypeA, true, none, "The name stands for this server."},
+		{"the version", "dns-version", dns.TypeTXT, true, none, "The zone itself has this record."},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := handlerOf(shop(tc.synced), tc.change)
+			e, err := c.Explain(Question{Name: tc.qname + ".clusterset.local", Type: tc.qtype, Client: netip.MustParseAddr("10.0.0.9")})
+			if err != nil || e.Verdict != tc.want {
+				t.Errorf("Got %v\n%q, want\n%q", err, e.Verdict, tc.want)
+			}
+		})
 	}
 }

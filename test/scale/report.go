@@ -236,8 +236,8 @@ column compares the largest world with the smallest. Live heap does not depend o
 * Start to right answers: from the start of the process until one name of each member has been answered right, with every
   processor; the members use the same ones. RSS peak is that until then.
 * Facts: the live heap after a garbage collection, without that of a server whose members have no services, when nothing has
-  been asked for but those names. Compiled answers: what comes on top when every name has been asked for once; what is kept is
-  bounded by 16 MiB.
+  been asked for but those names. Compiled answers: what comes on top when every name has been asked for once. Of that the
+  records are bounded by 16 MiB; the plans behind them are kept with their services.
 * Event to answer: from the moment at which a member moves an endpoint to another address until the answer over UDP that has the
   new one; who asks asks without a pause. Event to published: the mean of what the server itself counts, from the time in the
   EndpointSlice until the snapshot is published.

@@ -71,6 +71,7 @@ func TestExplanationsAreTrue(t *testing.T) {
 				}
 			}
 			slices.SortFunc(got, netip.Addr.Compare)
+			r.checkWeights(t, &e, draw)
 			if got = slices.Compact(got); !slices.Equal(got, want) {
 				t.Fatalf("World %d: %v is said to be given, and %v is: %+v", seed, got, want, e)
 			}
@@ -121,6 +122,26 @@ func (r *randomPlan) addrs(c *Candidate, of Family) (out []netip.Addr) {
 		}
 	}
 	return out
+}
+
+// checkWeights draws again by the weights that are told: the same member must win.
+func (r *randomPlan) checkWeights(t *testing.T, e *Explanation, d Draw) {
+	t.Helper()
+	best, lowest, seen := topology.ClusterID(""), 0.0, map[topology.ClusterID]bool{}
+	for i := range e.Candidates {
+		c := &e.Candidates[i]
+		id := r.service.Members[c.Member].Cluster
+		if c.Outcome != Given && c.Outcome != NotDrawn && c.Outcome != LeftOut || seen[id] {
+			continue
+		}
+		seen[id] = true
+		if score := d.score(identityHash(string(id)), c.Weight); best == "" || score < lowest {
+			best, lowest = id, score
+		}
+	}
+	if e.Choice.Member != "" && best != e.Choice.Member {
+		t.Fatalf("By the weights that are told %s wins, and %s is given: %+v", best, e.Choice.Member, e)
+	}
 }
 
 func (r *randomPlan) checkOutcome(t *testing.T, e *Explanation, c *Candidate) {
