@@ -99,10 +99,13 @@ func (c *cluster) podIP(t *testing.T, name string) string {
 	return pod.Status.PodIP
 }
 
-// separate makes ("add") the nodes and pods of each cluster unable to reach anything of the other one, or takes that back ("del").
-// Nothing says so to them: packets vanish.
+// separate makes ("add") the nodes and pods of each cluster unable to reach anything of the other one, and API servers unable to
+// reach the pods of the other one, or takes that back ("del"). Nothing says so to them: packets vanish.
 func (w *world) separate(what string) error {
 	var errs []error
+	for _, c := range w.both() {
+		errs = append(errs, ip(fmt.Sprintf("rule %s preference 10 from %s to %s blackhole", what, c.address, w.other(c).pods)))
+	}
 	for _, n := range w.nodes() {
 		other := w.other(n.cluster)
 		ranges := []string{other.address.String(), other.services.String(), other.pods.String()}

@@ -49,6 +49,9 @@ var needed = []struct{ program, pkg string }{
 	{filepath.Join(plugins, "ptp"), "containernetworking-plugins"},
 }
 
+// installTime bounds the installation of packages.
+const installTime = 5 * time.Minute
+
 // plugins is where Debian has the plugins of CNI.
 const plugins = "/usr/lib/cni"
 
@@ -85,6 +88,8 @@ func uninstalled(ctx context.Context) string {
 		return "there is no apt-get to install it with: " + list
 	}
 	fmt.Fprintln(os.Stderr, "installing the packages", list)
+	ctx, cancel := context.WithTimeout(ctx, installTime)
+	defer cancel()
 	var out bytes.Buffer
 	for _, args := range [][]string{{"update"}, append([]string{"install", "--yes", "--no-install-recommends"}, absent...)} {
 		cmd := exec.CommandContext(ctx, "apt-get", args...)
