@@ -28,7 +28,7 @@ func TestPictureShowsTitlesLegendsAndUnits(t *testing.T) {
 	for err := error(nil); !errors.Is(err, io.EOF); _, err = decoder.Token() {
 		must(t, err)
 	}
-	for _, want := range []string{">Latency<", ">Conflicts (none)<", ">Queries<", ">steady of east<", ">0 min<", ">1 min<", ">25 ms<", ">0.025/s<"} {
+	for _, want := range []string{">Latency<", ">Conflicts (none)<", ">Queries<", ">steady of east<", ">0 min<", ">1 min<", ">20 ms<", ">0.02/s<"} {
 		if !strings.Contains(svg.String(), want) {
 			t.Errorf("There is no %q in the picture", want)
 		}
