@@ -20,6 +20,8 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/clusterset-dns/clusterset-dns/internal/plugins"
 )
 
 // serverType is what CoreDNS calls itself to the parser of Corefiles.
@@ -66,7 +68,7 @@ type report struct {
 // checkCorefile lets every plugin of the server read its part of a Corefile, and starts none. It contacts nobody: what is
 // only in the server's pod, such as the ServiceAccount or mounted kubeconfigs, is taken for granted and noted.
 func checkCorefile(path string, text []byte) (report, error) {
-	if err := dnsserver.SetDirectives(append(slices.Clone(directives), assemble)); err != nil {
+	if err := dnsserver.SetDirectives(append(slices.Clone(plugins.Directives), assemble)); err != nil {
 		return report{}, err
 	}
 	registerAssemble()
@@ -79,7 +81,7 @@ func checkCorefile(path string, text []byte) (report, error) {
 	}
 	defer os.RemoveAll(scratch)
 	r := report{Corefile: path}
-	blocks, err := caddyfile.Parse(path, bytes.NewReader(text), directives)
+	blocks, err := caddyfile.Parse(path, bytes.NewReader(text), plugins.Directives)
 	if err != nil {
 		r.Errors = append(r.Errors, place(path, err.Error(), nil))
 		return r, nil

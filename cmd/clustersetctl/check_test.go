@@ -14,21 +14,9 @@ import (
 	"testing"
 
 	"github.com/coredns/caddy/caddyfile"
-)
 
-func TestGeneratedSourceIsThatOfTheServer(t *testing.T) {
-	here, err := os.ReadFile("zplugin.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	there, err := os.ReadFile("../coredns/zplugin.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(here, there) {
-		t.Error("Zplugin.go is not that of the server: run make generate and commit the result")
-	}
-}
+	"github.com/clusterset-dns/clusterset-dns/internal/plugins"
+)
 
 // checked writes files into a folder, and checks the one called Corefile.
 func checked(t *testing.T, files map[string]string) report {
@@ -227,7 +215,7 @@ func FuzzWrite(f *testing.F) {
 		if strings.ContainsAny(text, "$%") || strings.Contains(text, "import") || strings.Contains(text, `"{"`) || strings.Contains(text, `"}"`) {
 			return // the environment and files of this machine, and braces that only look like those of a block
 		}
-		before, err := caddyfile.Parse("Corefile", strings.NewReader(". {\n"+text+"\n}\n"), directives)
+		before, err := caddyfile.Parse("Corefile", strings.NewReader(". {\n"+text+"\n}\n"), plugins.Directives)
 		if err != nil || len(before) != 1 {
 			return
 		}
@@ -236,7 +224,7 @@ func FuzzWrite(f *testing.F) {
 			one.directives[name] = split(tokens)
 		}
 		written, _ := write("Corefile", []block{one})
-		after, err := caddyfile.Parse("Corefile", bytes.NewReader(written), append(slices.Clone(directives), assemble))
+		after, err := caddyfile.Parse("Corefile", bytes.NewReader(written), append(slices.Clone(plugins.Directives), assemble))
 		if err != nil {
 			t.Fatalf("%q: %v", written, err)
 		}

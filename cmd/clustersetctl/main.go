@@ -2,8 +2,6 @@
 // As kubectl-clusterset in the PATH it is the kubectl plugin "kubectl clusterset".
 package main
 
-//go:generate go run ../coredns/internal/plugincfg/generate ../../plugin.cfg zplugin.go
-
 import (
 	"context"
 	"errors"

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
+	"github.com/clusterset-dns/clusterset-dns/internal/plugins"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch/watchtest"
 )
 
@@ -136,7 +137,7 @@ func startHere(tb testing.TB, corefile []byte) *caddy.Instance {
 	tb.Helper()
 	defaults := dnsserver.Directives
 	tb.Cleanup(func() { dnsserver.Directives = defaults })
-	if err := dnsserver.SetDirectives(directives); err != nil {
+	if err := dnsserver.SetDirectives(plugins.Directives); err != nil {
 		tb.Fatal(err)
 	}
 	caddy.Quiet = true

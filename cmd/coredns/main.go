@@ -2,8 +2,6 @@
 // flags, every default plugin in its place, and any existing Corefile unchanged.
 package main
 
-//go:generate go run ./internal/plugincfg/generate ../../plugin.cfg zplugin.go
-
 import (
 	"fmt"
 	"os"
@@ -12,6 +10,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
+	"github.com/clusterset-dns/clusterset-dns/internal/plugins"
 	"github.com/clusterset-dns/clusterset-dns/plugin/clusterset"
 )
 
@@ -20,7 +19,7 @@ import (
 var version string
 
 func main() {
-	if err := dnsserver.SetDirectives(directives); err != nil {
+	if err := dnsserver.SetDirectives(plugins.Directives); err != nil {
 		fmt.Fprintln(os.Stderr, "plugin.cfg:", err)
 		os.Exit(1)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/clusterset-dns/clusterset-dns/cmd/coredns/internal/plugincfg"
+	"github.com/clusterset-dns/clusterset-dns/internal/plugins"
 
 	"github.com/coredns/coredns/core/dnsserver"
 )
@@ -18,11 +19,11 @@ import (
 const module = "github.com/clusterset-dns/clusterset-dns/"
 
 func TestGeneratedSourceIsCurrent(t *testing.T) {
-	want, err := plugincfg.Source("main", readPlugins(t, "../../plugin.cfg"))
+	want, err := plugincfg.Source("plugins", readPlugins(t, "../../plugin.cfg"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile("zplugin.go")
+	got, err := os.ReadFile("../../internal/plugins/zplugin.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func TestOwnPluginsStandBetweenACLAndCache(t *testing.T) {
 func TestGeneratedDirectivesAreAccepted(t *testing.T) {
 	shipped := dnsserver.Directives
 	t.Cleanup(func() { dnsserver.Directives = shipped })
-	if err := dnsserver.SetDirectives(directives); err != nil {
+	if err := dnsserver.SetDirectives(plugins.Directives); err != nil {
 		t.Error(err)
 	}
 }

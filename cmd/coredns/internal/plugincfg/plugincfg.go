@@ -69,7 +69,7 @@ func Names(plugins []Plugin) []string {
 }
 
 // Source returns a gofmt-ed Go file of package pkg which imports every plugin and
-// declares the variable "directives", their names in order.
+// declares the variable Directives, their names in order.
 func Source(pkg string, plugins []Plugin) ([]byte, error) {
 	if !token.IsIdentifier(pkg) {
 		return nil, fmt.Errorf("%q is not a package name", pkg)
@@ -79,8 +79,8 @@ func Source(pkg string, plugins []Plugin) ([]byte, error) {
 	for _, path := range importPaths(plugins) {
 		fmt.Fprintf(&b, "_ %q\n", path)
 	}
-	b.WriteString(")\n\n// directives are the names of all plugins in the order in which a query meets them.\n")
-	b.WriteString("var directives = []string{\n")
+	b.WriteString(")\n\n// Directives are the names of all plugins in the order in which a query meets them.\n")
+	b.WriteString("var Directives = []string{\n")
 	for _, p := range plugins {
 		fmt.Fprintf(&b, "%q,\n", p.Name)
 	}

@@ -70,8 +70,8 @@ import (
 	_ "github.com/coredns/coredns/plugin/z"
 )
 
-// directives are the names of all plugins in the order in which a query meets them.
-var directives = []string{
+// Directives are the names of all plugins in the order in which a query meets them.
+var Directives = []string{
 	"z",
 	"a",
 	"b",

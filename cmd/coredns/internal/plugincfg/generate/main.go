@@ -1,5 +1,5 @@
 // Command generate writes the Go source that links the plugins of a plugin list
-// into package main.
+// into package plugins.
 //
 //	generate PLUGIN.CFG OUTPUT.GO
 package main
@@ -32,7 +32,7 @@ func generate(list, output string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", list, err)
 	}
-	source, err := plugincfg.Source("main", plugins)
+	source, err := plugincfg.Source("plugins", plugins)
 	if err != nil {
 		return fmt.Errorf("%s: %w", list, err)
 	}

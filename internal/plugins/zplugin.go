@@ -1,6 +1,6 @@
 // Code generated from plugin.cfg by go generate. DO NOT EDIT.
 
-package main
+package plugins
 
 import (
 	_ "github.com/clusterset-dns/clusterset-dns/plugin/clusterhealth"
@@ -70,8 +70,8 @@ import (
 	_ "github.com/coredns/coredns/plugin/whoami"
 )
 
-// directives are the names of all plugins in the order in which a query meets them.
-var directives = []string{
+// Directives are the names of all plugins in the order in which a query meets them.
+var Directives = []string{
 	"root",
 	"metadata",
 	"geoip",
