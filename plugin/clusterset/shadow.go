@@ -20,12 +20,11 @@ import (
 type comparison string
 
 const (
-	same        comparison = "same"        // the same response code and records, whatever their order and TTL
-	different   comparison = "different"   // something else
-	passedOn    comparison = "fallthrough" // without `shadow` the next plugin would answer too
-	unanswered  comparison = "unanswered"  // the next plugin answered nothing
-	broken      comparison = "panic"       // a fault of ours, which the client does not notice
-	shadowEvery            = time.Second   // at most one line of the log in this time
+	same       comparison = "same"        // the same response code and records, whatever their order and TTL
+	different  comparison = "different"   // something else
+	passedOn   comparison = "fallthrough" // without `shadow` the next plugin would answer too
+	unanswered comparison = "unanswered"  // the next plugin answered nothing
+	broken     comparison = "panic"       // a fault of ours, which the client does not notice
 )
 
 var shadowAnswers = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -35,10 +34,10 @@ var shadowAnswers = promauto.NewCounterVec(prometheus.CounterOpts{
 	Help:      "Queries that the next plugin answered because of `shadow`, by how its answer compares (same, different, fallthrough, unanswered, panic).",
 }, []string{"result"})
 
-// shadowLog bounds what different answers say in the log.
-var shadowLog = rate.Sometimes{Interval: shadowEvery}
+// shadowLog bounds what the comparison says in the log to a line a second.
+var shadowLog = rate.Sometimes{Interval: time.Second}
 
-// shadow lets the next plugin answer, and compares what this one would say. The answer is made first, since plugins above may
+// serveShadow lets the next plugin answer, and compares what this one would say. The answer is made first, since plugins above may
 // change the other one as soon as it is written.
 func (c *Clusterset) serveShadow(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) (int, error) {
 	about, ok := ctx.Value(cellKey{}).(*cell)
