@@ -63,6 +63,7 @@ func TestInTheShadowTheNextPluginAnswers(t *testing.T) {
 		{"one record more", web, says(0, web+" 5 IN A 10.0.0.1", web+" 5 IN A 10.0.0.2"), nil, different,
 			[]string{web + "\t5\tIN\tA\t10.0.0.1", web + "\t5\tIN\tA\t10.0.0.2"}},
 		{"another response code", web, says(dns.RcodeNameError), nil, different, nil},
+		{"one denies, the other has no records", "none.shop.svc.clusterset.local.", says(dns.RcodeSuccess), nil, different, nil},
 		{"both deny", "none.shop.svc.clusterset.local.", says(dns.RcodeNameError), nil, same, nil},
 		{"what would be passed on anyway", "none.shop.svc.clusterset.local.", says(dns.RcodeNameError), func(c *Clusterset) { c.fall = fall.Root }, passedOn, nil},
 		{"the next plugin says nothing", web, test.NextHandler(dns.RcodeRefused, nil), nil, unanswered, nil},

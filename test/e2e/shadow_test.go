@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -39,6 +41,16 @@ func TestShadowComparesAndTheNextPluginAnswers(t *testing.T) {
 			}
 			return counts(ctx, s, "different")
 		})
+	})
+	t.Run("nobody waits for it", func(t *testing.T) {
+		text, err := os.ReadFile(east.Kubeconfig())
+		must(t, err)
+		nobody := filepath.Join(t.TempDir(), "kubeconfig")
+		must(t, os.WriteFile(nobody, []byte(strings.ReplaceAll(string(text), east.URL(), "https://127.0.0.1:1")), 0o600))
+		of := strings.ReplaceAll(stanza([]cluster{east}, "shadow"), east.Kubeconfig(), nobody)
+		s := run(t, corefile(of, "hosts {\n192.0.2.99 "+name("other-"+service)+"\n}"))
+		ready(t, s)
+		now(t, answers(s, name("other-"+service), 1))
 	})
 	t.Run("somebody must stand after it", func(t *testing.T) {
 		s, err := server.Start(t.Context(), coredns, corefile(stanza([]cluster{east}, "shadow")), server.Options{})
