@@ -3,12 +3,10 @@ package observe
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -228,29 +226,14 @@ func (p *prometheusServer) drawn(t *testing.T, title string, begin, end time.Tim
 // over evaluates an expression of the dashboard over a time.
 func (p *prometheusServer) over(ctx context.Context, expression, legend string, begin, end time.Time) ([]line, error) {
 	expression = strings.NewReplacer("SERVERS", `job="dns"`, "$__rate_interval", interval).Replace(expression)
-	query := url.Values{
+	var found []struct {
+		Metric map[string]string
+		Values [][2]any
+	}
+	if err := p.query(ctx, "query_range", url.Values{
 		"query": {expression}, "start": {begin.Format(time.RFC3339)}, "end": {end.Format(time.RFC3339)}, "step": {pictureStep.String()},
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/query_range?"+query.Encode(), http.NoBody)
-	if err != nil {
+	}, &found); err != nil {
 		return nil, err
-	}
-	response, err := p.client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	var answer struct {
-		Status, Error string
-		Data          struct {
-			Result []struct {
-				Metric map[string]string
-				Values [][2]any
-			}
-		}
-	}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || answer.Status != "success" {
-		return nil, errors.Join(err, fmt.Errorf("evaluate %s: %s", expression, answer.Error))
 	}
 	// The labels of a legend are in the syntax of templates, but for the dot.
 	write, err := template.New("legend").Option("missingkey=zero").Parse(strings.ReplaceAll(legend, "{{", "{{."))
@@ -258,7 +241,7 @@ func (p *prometheusServer) over(ctx context.Context, expression, legend string, 
 		return nil, err
 	}
 	var lines []line
-	for _, series := range answer.Data.Result {
+	for _, series := range found {
 		var name strings.Builder
 		if err := write.Execute(&name, series.Metric); err != nil {
 			return nil, err

@@ -72,27 +72,37 @@ type sample struct {
 
 // ask evaluates an expression at this moment.
 func (p *prometheusServer) ask(ctx context.Context, expression string) ([]sample, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/query?query="+url.QueryEscape(expression), http.NoBody)
+	var found []sample
+	err := p.query(ctx, "query", url.Values{"query": {expression}}, &found)
+	return found, err
+}
+
+// query asks the API for an evaluation, and reads the elements of the result.
+func (p *prometheusServer) query(ctx context.Context, kind string, parameters url.Values, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/"+kind+"?"+parameters.Encode(), http.NoBody)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	response, err := p.client.Do(request)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer response.Body.Close()
 	var answer struct {
 		Status, Error string
 		Warnings      []string
-		Data          struct{ Result []sample }
+		Data          struct{ Result json.RawMessage }
 	}
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
-		return nil, fmt.Errorf("evaluate %s: %w", expression, err)
+		return fmt.Errorf("evaluate %s: %w", parameters.Get("query"), err)
 	}
 	if answer.Status != "success" || len(answer.Warnings) > 0 {
-		return nil, fmt.Errorf("evaluate %s: %s %q", expression, answer.Error, answer.Warnings)
+		return fmt.Errorf("evaluate %s: %s %q", parameters.Get("query"), answer.Error, answer.Warnings)
 	}
-	return answer.Data.Result, nil
+	if err := json.Unmarshal(answer.Data.Result, into); err != nil {
+		return fmt.Errorf("evaluate %s: %w", parameters.Get("query"), err)
+	}
+	return nil
 }
 
 // logs collects what a program prints, and may be read meanwhile.
