@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/clusterset-dns/clusterset-dns/test/suite"
 )
 
 // TestAChannelOfGRPCResolvesAgainWhenItsConnectionEnds, and not before, whatever the TTL.
@@ -27,28 +30,40 @@ func TestAChannelOfGRPCResolvesAgainWhenItsConnectionEnds(t *testing.T) {
 	_, port, err := net.SplitHostPort(address)
 	must(t, err)
 	call := onChannel(t, program, "dns:///rpc"+domain+".:"+port)
-	calls := func(want int, when string, condition func(int) bool) {
+	calls := func(count int, when string, wantQueries int) {
 		t.Helper()
 		queries := asked(t, func() {
-			for range want {
+			for range count {
 				if got := call(); got != address {
 					t.Errorf("%s: %s answers, want %s", when, got, address)
 				}
 			}
 		})
-		if n := len(addressQueries(queries)); !condition(n) {
-			t.Errorf("%s: %d queries for addresses: %v", when, n, queries)
+		if n := len(addressQueries(queries)); n != wantQueries {
+			t.Errorf("%s: %d queries for addresses, want %d: %v", when, n, wantQueries, queries)
 		}
 	}
-	calls(1, "at first", func(n int) bool { return n == 1 })
+	calls(1, "at first", 1)
 	time.Sleep(2 * ttl) // what is shown is that nothing happens when the TTL is over
-	calls(3, "while the connection lives", func(n int) bool { return n == 0 })
+	calls(3, "while the connection lives", 0)
+
+	before := len(coredns.Log()) // the channel asks as soon as it sees the end, which may be before the second server is there
 	stop()
-	again, _ := serveHealth(t, address)
-	if again != address {
+	if again, _ := serveHealth(t, address); again != address {
 		t.Fatalf("The second server listens on %s, the first on %s", again, address)
 	}
-	calls(1, "after the connection has ended", func(n int) bool { return n > 0 })
+	suite.Within(t, limit, "the second server answers", func(context.Context) error {
+		if got := call(); got != address { // a call that is sent before the end is seen fails
+			return fmt.Errorf("%s answers, want %s", got, address)
+		}
+		return nil
+	})
+	suite.Within(t, limit, "the name is asked for again", func(context.Context) error {
+		if all := queries(coredns.Log()[before:]); len(addressQueries(all)) == 0 {
+			return fmt.Errorf("no query for addresses: %v", all)
+		}
+		return nil
+	})
 }
 
 // serveHealth starts a gRPC server that is well, and returns where it listens.
