@@ -255,7 +255,8 @@ the rest for A records of services drawn at random. The answers are checked.
   a second beside others on one machine; *ours, 10 simulated members* watches ten clusters that are simulated (see
   [test/members](../members)), with as many services in all, of which 1,000 EndpointSlices a second change, one after the other.
 * A change: from the API server's reply to a change until an answer shows it; a change is an endpoint, the port of a Service,
-  and for ours a new export and one taken back. Who asks asks without a pause.
+  and for ours a new export and one taken back. Who asks waits 0.1 ms between an answer and the
+  next question.
 * A start: from the start of the process until 64 questions in a row are answered right, with every processor. RSS is read a
   little later, the live heap after a garbage collection. The heap of a server that watches an empty cluster is subtracted from
   that per service. Three members are the same API server three times, under three names.

@@ -32,7 +32,8 @@ type exportFeed struct {
 
 	// reselect gets a token when an export is not covered by selected.
 	reselect chan struct{}
-	// slicesReached is the resourceVersion up to which the watch of EndpointSlices has told everything.
+	// servicesReached and slicesReached are the resourceVersions up to which the watches have told everything.
+	servicesReached     atomic.Uint64
 	slicesReached       atomic.Uint64
 	services, endpoints atomic.Int64
 	// addressed is true when the cluster IPs of all Services are asked for.
@@ -165,7 +166,7 @@ func (f *exportFeed) stores() (exports, services, endpointSlices *store) {
 	services = &store{
 		w: f.w, resource: "services", complete: make(chan struct{}), begin: func() { f.begin(&f.servicesBegan) },
 		set: f.setService, remove: f.removeService, replace: f.replaceServices, compact: f.compactService,
-		remains: f.remainsOf, hold: &f.holds[1],
+		remains: f.remainsOf, hold: &f.holds[1], reached: &f.servicesReached,
 	}
 	endpointSlices = &store{
 		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: f.beginSlices,
@@ -827,14 +828,17 @@ func (f *exportFeed) fetch(key mcs.ServiceKey, h *held) {
 	})
 }
 
-// get asks for the Service and the EndpointSlices of an export. The slices need only be as new as what the watch has
-// told, and may have dropped, before the export was known: what is newer comes by the watch, or by the list that is made
-// when the watch does not cover the name. An API server has them in its cache then, while for the newest it first asks etcd how new they are, which takes up to 100 ms.
+// get asks for the Service and the EndpointSlices of an export. They need only be as new as what the watches have told, and
+// may have dropped, before the export was known: what is newer comes by the watch, or by the list that is made when the
+// watch does not cover the name. An API server has them in its cache then, while for the newest it first asks etcd: for a
+// list how new that is, which takes up to 100 ms.
 func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey, newest bool) (*corev1.Service, []discoveryv1.EndpointSlice, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	var one metav1.GetOptions // a version in it means "not older than"
 	options := metav1.ListOptions{LabelSelector: labelServiceName + "=" + key.Name}
 	if !newest {
+		one.ResourceVersion = versionText(f.servicesReached.Load())
 		f.notOlder(&options)
 	}
 	var list *discoveryv1.EndpointSliceList
@@ -843,7 +847,7 @@ func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey, newest bool) (
 	listing.Go(func() {
 		list, listErr = f.clients.core.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, options)
 	})
-	service, err := f.clients.core.CoreV1().Services(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	service, err := f.clients.core.CoreV1().Services(key.Namespace).Get(ctx, key.Name, one)
 	listing.Wait()
 	switch {
 	case apierrors.IsNotFound(err):
@@ -859,10 +863,18 @@ func (f *exportFeed) get(ctx context.Context, key mcs.ServiceKey, newest bool) (
 
 // notOlder has a list of EndpointSlices made from an API server's cache that is as new as what the watch has told.
 func (f *exportFeed) notOlder(o *metav1.ListOptions) {
-	if reached := f.slicesReached.Load(); reached != 0 {
-		o.ResourceVersion = strconv.FormatUint(reached, 10)
+	if reached := versionText(f.slicesReached.Load()); reached != "" {
+		o.ResourceVersion = reached
 		o.ResourceVersionMatch = metav1.ResourceVersionMatchNotOlderThan
 	}
+}
+
+// versionText returns "" for 0, which is no version but any.
+func versionText(version uint64) string {
+	if version == 0 {
+		return ""
+	}
+	return strconv.FormatUint(version, 10)
 }
 
 func (f *exportFeed) gone(key mcs.ServiceKey, mine *fetch) bool {

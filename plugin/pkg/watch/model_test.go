@@ -313,6 +313,7 @@ func (m *model) event(k kind) bool {
 	set, remove := m.feed.setExport, m.feed.removeExport
 	switch k {
 	case theServices:
+		m.feed.servicesReached.Store(version(e.obj.GetResourceVersion()))
 		set, remove = m.feed.setService, m.feed.removeService
 	case theSlices:
 		m.feed.slicesReached.Store(version(e.obj.GetResourceVersion()))
@@ -355,7 +356,10 @@ func (m *model) relist(k kind, behind int) {
 		}
 	default:
 		m.list[k], m.at[k] = nil, l.at
-		if k == theSlices {
+		switch k {
+		case theServices:
+			m.feed.servicesReached.Store(l.version)
+		case theSlices:
 			m.feed.slicesReached.Store(l.version)
 			m.selects = l.selects
 		}
@@ -580,9 +584,13 @@ func (c modelCore) Services(namespace string) typedcore.ServiceInterface {
 	return modelServices{nil, c.model, namespace}
 }
 
-func (s modelServices) Get(ctx context.Context, name string, _ metav1.GetOptions) (*corev1.Service, error) {
-	got, err := s.model.call(ctx, "service "+s.namespace+"/"+name, func(bool) (any, error) {
-		if o := s.model.now(theServices)[mcs.ServiceKey{Namespace: s.namespace, Name: name}]; o != nil {
+func (s modelServices) Get(ctx context.Context, name string, o metav1.GetOptions) (*corev1.Service, error) {
+	got, err := s.model.call(ctx, "service "+s.namespace+"/"+name, func(cached bool) (any, error) {
+		at, err := s.model.served(theServices, o.ResourceVersion, cached)
+		if err != nil {
+			return nil, err
+		}
+		if o := s.model.state(theServices, at)[mcs.ServiceKey{Namespace: s.namespace, Name: name}]; o != nil {
 			return o, nil
 		}
 		return nil, apierrors.NewNotFound(corev1.Resource("services"), name)
@@ -603,12 +611,9 @@ func (c modelCore) EndpointSlices(namespace string) typeddiscovery.EndpointSlice
 
 func (s modelSlices) List(ctx context.Context, o metav1.ListOptions) (*discoveryv1.EndpointSliceList, error) {
 	got, err := s.model.call(ctx, "slices "+s.namespace+" "+o.LabelSelector, func(cached bool) (any, error) {
-		wanted, at := version(o.ResourceVersion), len(s.model.log[theSlices])
-		if s.model.version(theSlices, at) < wanted && s.model.rv < wanted {
-			return nil, errModel // the server has not come so far, as after a restoration
-		}
-		for cached && wanted != 0 && at > 0 && s.model.version(theSlices, at-1) >= wanted {
-			at--
+		at, err := s.model.served(theSlices, o.ResourceVersion, cached)
+		if err != nil {
+			return nil, err
 		}
 		out := &discoveryv1.EndpointSliceList{}
 		for id, slice := range s.model.state(theSlices, at) {
@@ -621,6 +626,18 @@ func (s modelSlices) List(ctx context.Context, o metav1.ListOptions) (*discovery
 	})
 	list, _ := got.(*discoveryv1.EndpointSliceList)
 	return list, err
+}
+
+// served is how many events a reply shows: all, or as few as the request allows of what the cache has.
+func (m *model) served(k kind, notOlder string, cached bool) (at int, err error) {
+	wanted, at := version(notOlder), len(m.log[k])
+	if m.version(k, at) < wanted && m.rv < wanted {
+		return 0, errModel // the server has not come so far, as after a restoration
+	}
+	for cached && wanted != 0 && at > 0 && m.version(k, at-1) >= wanted {
+		at--
+	}
+	return at, nil
 }
 
 func (m *model) call(ctx context.Context, what string, ask func(bool) (any, error)) (any, error) {

@@ -54,30 +54,32 @@ func TestStoreNotesHowFarTheWatchHasCome(t *testing.T) {
 	}
 }
 
-func TestFetchAsksForWhatTheWatchHasReached(t *testing.T) {
+func TestFetchAsksForWhatTheWatchesHaveReached(t *testing.T) {
 	tests := []struct {
-		name    string
-		reached uint64
-		newest  bool
-		want    string
+		name                    string
+		services, slices        uint64
+		newest                  bool
+		wantService, wantSlices string
 	}{
-		{"no older than the watch is", 7, false, "resourceVersion=7&resourceVersionMatch=NotOlderThan"},
-		{"the newest while the watch has told nothing", 0, false, ""},
-		{"the newest after an error", 7, true, ""},
+		{"no older than the watches are", 8, 7, false, "resourceVersion=8", "resourceVersion=7&resourceVersionMatch=NotOlderThan"},
+		{"the newest while the watches have told nothing", 0, 0, false, "", ""},
+		{"each by its own watch", 8, 0, false, "resourceVersion=8", ""},
+		{"the newest after an error", 8, 7, true, "", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			var asked atomic.Value
+			var service, list atomic.Value
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", "application/json")
+				q := r.URL.Query()
+				q.Del("labelSelector")
 				if !strings.HasSuffix(r.URL.Path, "/endpointslices") {
+					service.Store(q.Encode())
 					w.WriteHeader(http.StatusNotFound)
 					_, _ = w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`))
 					return
 				}
-				q := r.URL.Query()
-				q.Del("labelSelector")
-				asked.Store(q.Encode())
+				list.Store(q.Encode())
 				_, _ = w.Write([]byte(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","items":[]}`))
 			}))
 			defer server.Close()
@@ -91,12 +93,16 @@ func TestFetchAsksForWhatTheWatchHasReached(t *testing.T) {
 			}
 			defer clients.http.CloseIdleConnections()
 			f := newExportFeed(&Watcher{spec: Spec{Observer: newTold()}}, clients)
-			f.slicesReached.Store(test.reached)
+			f.servicesReached.Store(test.services)
+			f.slicesReached.Store(test.slices)
 			if _, _, err := f.get(t.Context(), mcs.ServiceKey{Namespace: "ns", Name: "web"}, test.newest); err != nil {
 				t.Fatal(err)
 			}
-			if got := asked.Load(); got != test.want {
-				t.Errorf("asked with %q, want %q", got, test.want)
+			if got := service.Load(); got != test.wantService {
+				t.Errorf("asked for the Service with %q, want %q", got, test.wantService)
+			}
+			if got := list.Load(); got != test.wantSlices {
+				t.Errorf("asked for EndpointSlices with %q, want %q", got, test.wantSlices)
 			}
 		})
 	}

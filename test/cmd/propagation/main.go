@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command propagation starts two clusters and a server, changes things in the clusters, and prints how long it takes
 // from the API server's reply until an answer shows the change. The machine should have nothing else to do.
 package main

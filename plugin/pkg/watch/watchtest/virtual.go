@@ -512,13 +512,43 @@ func (v *Virtual) answer(r *request) (arrives func() *http.Response) {
 	case r.watch:
 		return v.watch(r, s) //nolint:bodyclose // likewise
 	case r.name != "":
-		o := s.objects[objectID{r.namespace, r.name}]
-		if o == nil {
-			return func() *http.Response { return respond(r.Request, http.StatusNotFound, status(http.StatusNotFound)) }
-		}
-		return func() *http.Response { return respond(r.Request, http.StatusOK, r.text(o)) }
+		return v.get(r, s) //nolint:bodyclose // likewise
 	}
 	return v.list(r, s) //nolint:bodyclose // likewise
+}
+
+// get answers with one object.
+func (v *Virtual) get(r *request, s *shelf) (arrives func() *http.Response) {
+	objects, _, _, ok := v.served(r, s)
+	if !ok {
+		return v.notYet(r)
+	}
+	o := objects[objectID{r.namespace, r.name}]
+	if o == nil {
+		return func() *http.Response { return respond(r.Request, http.StatusNotFound, status(http.StatusNotFound)) }
+	}
+	return func() *http.Response { return respond(r.Request, http.StatusOK, r.text(o)) }
+}
+
+// served is what a request is answered from: what there is, or what the cache has where the request allows that. It is false for
+// a version that is yet to come.
+func (v *Virtual) served(r *request, s *shelf) (objects map[objectID]*object, version uint64, index int, ok bool) {
+	wanted, _ := strconv.ParseUint(r.query.Get("resourceVersion"), 10, 64)
+	if wanted > v.version {
+		return nil, 0, 0, false
+	}
+	if r.query.Get("resourceVersion") != "" && v.weather.Behind > 0 {
+		objects, version, index = s.before(v.weather.Behind, wanted, v)
+		return objects, version, index, true
+	}
+	return s.objects, v.version, v.index, true
+}
+
+func (v *Virtual) notYet(r *request) (arrives func() *http.Response) {
+	return func() *http.Response {
+		v.fails(r)
+		return respond(r.Request, http.StatusGatewayTimeout, tooLarge())
+	}
 }
 
 // discovery answers what an API group or version has.
@@ -566,16 +596,9 @@ func (r *request) kind(s *shelf) (apiVersion, kind string) {
 
 // list answers with the objects that are selected.
 func (v *Virtual) list(r *request, s *shelf) (arrives func() *http.Response) {
-	wanted, _ := strconv.ParseUint(r.query.Get("resourceVersion"), 10, 64)
-	if wanted > v.version {
-		return func() *http.Response {
-			v.fails(r)
-			return respond(r.Request, http.StatusGatewayTimeout, tooLarge())
-		}
-	}
-	objects, version, index := s.objects, v.version, v.index
-	if r.query.Get("resourceVersion") != "" && v.weather.Behind > 0 {
-		objects, version, index = s.before(v.weather.Behind, wanted, v)
+	objects, version, index, ok := v.served(r, s)
+	if !ok {
+		return v.notYet(r)
 	}
 	var text bytes.Buffer
 	apiVersion, kind := r.kind(s)
