@@ -55,9 +55,10 @@ func (c *Clusterset) Name() string { return pluginName }
 // A query has a goroutine and a small stack of its own, and most of what it costs beside system calls is a stack that has to
 // grow. So what is large stands in an answer on the heap, and it is made before anything is written.
 func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	zone := -1
+	zone, qname := -1, ""
 	if len(r.Question) > 0 {
-		zone = zoneOf(c.zones, strings.ToLower(r.Question[0].Name))
+		qname = strings.ToLower(r.Question[0].Name)
+		zone = zoneOf(c.zones, qname)
 	}
 	if zone < 0 {
 		return chain.Next(pluginName, c.Next, ctx, w, r)
@@ -66,34 +67,33 @@ func (c *Clusterset) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	case c.shadow && transfer:
 		return chain.Next(pluginName, c.Next, ctx, w, r)
 	case c.shadow:
-		return c.serveShadow(ctx, w, r, zone)
+		return c.serveShadow(ctx, w, r, zone, qname)
 	case transfer:
 		return dns.RcodeRefused, nil
 	}
-	if reply := c.answer(ctx, w, r, zone); reply != nil {
+	if reply := c.answer(ctx, w, r, zone, qname); reply != nil {
 		return dns.RcodeSuccess, w.WriteMsg(reply)
 	}
 	return chain.Next(pluginName, c.Next, ctx, w, r)
 }
 
-// answer makes the reply to a query in one of the zones, nil when the next plugin has to.
-func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) *dns.Msg {
+// answer makes the reply to a query for a name in lower case in one of the zones, nil when the next plugin has to.
+func (c *Clusterset) answer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int, qname string) *dns.Msg {
 	a := answers.Get().(*answer)
 	defer a.done()
-	if !a.make(c, w, r, zone) {
+	if !a.make(c, w, r, zone, qname) {
 		return nil
 	}
 	describe(ctx, a)
 	return a.message()
 }
 
-// make finds out what is answered. It reports false when the next plugin has to do that.
-func (a *answer) make(c *Clusterset, w dns.ResponseWriter, r *dns.Msg, zone int) bool {
+// make finds out what is answered to a query for a name, in lower case. It reports false when the next plugin has to do that.
+func (a *answer) make(c *Clusterset, w dns.ResponseWriter, r *dns.Msg, zone int, qname string) bool {
 	// Names stand in messages as request.Request makes them: asking it would make them again.
 	asked := &r.Question[0]
 	a.Clusterset, a.snapshot, a.zoneIndex = c, c.world.snapshot.Load(), zone
 	a.state.W, a.state.Req, a.qname, a.qtype = w, r, asked.Name, asked.Qtype
-	qname := strings.ToLower(asked.Name)
 	relative := len(qname) - len(c.zones[zone])
 	a.lower = qname == asked.Name
 	a.zone = a.qname[relative:] // in the case that was asked
@@ -319,22 +319,21 @@ func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 		a.addresses(a.choose(s, of))
 		return
 	}
-	known := preparedOf(a.plan, len(a.zones))
-	slot := known.slot(a.zoneIndex, a.choice.Set, a.qtype)
-	records := known.at(slot).Load()
-	if records == nil {
+	slot := slotOf(len(a.zones), a.zoneIndex, a.choice.Set, a.qtype)
+	known := preparedAt(a.plan, slot)
+	if known == nil {
 		addrs := a.choose(s, of)
 		a.addresses(addrs)
 		if len(a.records) == len(addrs) {
-			process.prepared.keep(known, slot, slices.Clone(a.records))
+			process.prepared.keep(a.plan, slot, len(a.zones), a.records)
 		}
 		return
 	}
-	if len(*records) > always && len(*records) > a.most(of) {
+	if len(known.records) > always && len(known.records) > a.most(of) {
 		a.addresses(a.choose(s, of))
 		return
 	}
-	a.records = slices.Clone(*records)
+	a.records = slices.Clone(known.records)
 }
 
 // always is how many addresses most allows however little room there is.

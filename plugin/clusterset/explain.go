@@ -126,7 +126,7 @@ type explaining struct {
 func (e *explaining) ask(c *Clusterset, zone int) {
 	e.writer.reply = nil
 	e.refused = e.question.Type == dns.TypeAXFR || e.question.Type == dns.TypeIXFR
-	mine := e.make(c, e.writer, e.request, zone)
+	mine := e.make(c, e.writer, e.request, zone, strings.ToLower(e.request.Question[0].Name))
 	e.next = c.shadow || !mine && !e.refused
 	if !mine || e.refused {
 		return

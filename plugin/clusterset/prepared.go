@@ -1,6 +1,7 @@
 package clusterset
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -11,46 +12,85 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
 )
 
-// prepared holds address records of one plan that were made for a query before. Answers share the records: no plugin of
-// CoreDNS changes a record that it did not make or copy (a test asks through those that might). They do not share the slice,
-// which loadbalance and dnssec may change.
-type prepared struct {
-	zones int
-	// first are the slots of services with one answer and one zone, which are most; more are the others.
-	first [2]atomicRecords
-	more  []atomicRecords
+// prepared are the address records of an answer that was made for a query before. Answers share the records: no plugin of CoreDNS
+// changes a record that it did not make or copy (a test asks through those that might). They do not share the slice, which
+// loadbalance and dnssec may change.
+type prepared struct{ records []dns.RR }
+
+// prepared4 and prepared6 have the only record in the same place of memory, as nearly all answers of services with a cluster IP.
+type (
+	prepared4 struct {
+		prepared
+		room [1]dns.RR
+		one  record4
+	}
+	prepared6 struct {
+		prepared
+		room [1]dns.RR
+		one  record6
+	}
+)
+
+// prepare returns records to keep: a copy.
+func prepare(records []dns.RR) *prepared {
+	if len(records) == 1 {
+		switch rr := records[0].(type) {
+		case *dns.A:
+			p := &prepared4{one: record4{A: *rr}}
+			p.one.A.A = append(p.one.ip[:0], rr.A...)
+			p.room[0] = &p.one.A
+			p.records = p.room[:]
+			return &p.prepared
+		case *dns.AAAA:
+			p := &prepared6{one: record6{AAAA: *rr}}
+			p.one.AAAA.AAAA = append(p.one.ip[:0], rr.AAAA...)
+			p.room[0] = &p.one.AAAA
+			p.records = p.room[:]
+			return &p.prepared
+		}
+	}
+	return &prepared{slices.Clone(records)}
 }
 
-type atomicRecords = atomic.Pointer[[]dns.RR]
-
-// slot is the place of an answer among all of the plan: of a zone, a balance.Choice.Set and a family.
-func (p *prepared) slot(zone, set int, qtype uint16) int {
-	slot := 2 * (set*p.zones + zone)
+// slotOf is the place of an answer among all of a plan: of a zone, a balance.Choice.Set and a family.
+func slotOf(zones, zone, set int, qtype uint16) int {
+	slot := 2 * (set*zones + zone)
 	if qtype == dns.TypeAAAA {
 		slot++
 	}
 	return slot
 }
 
-// at returns the records of a slot.
-func (p *prepared) at(slot int) *atomicRecords {
-	if slot < len(p.first) {
-		return &p.first[slot]
-	}
-	return &p.more[slot-len(p.first)]
-}
+// seldom are the answers of a plan for which it has no place of their own.
+type seldom []atomic.Pointer[prepared]
 
-// preparedOf returns what is prepared of a plan. It lives as long as the plan does.
-func preparedOf(plan *balance.Plan, zones int) *prepared {
-	if p, ok := plan.Memo.Load().(*prepared); ok {
+// inPlan is how many have one: those of services with one answer and one zone, which are most.
+const inPlan = len(balance.Plan{}.Memo) - 1
+
+// preparedAt returns what is kept in a slot of a plan, nil for nothing.
+func preparedAt(plan *balance.Plan, slot int) *prepared {
+	if slot < inPlan {
+		p, _ := plan.Memo[slot].Load().(*prepared)
 		return p
 	}
-	p := &prepared{zones: zones}
-	if n := 2*plan.Sets*zones - len(p.first); n > 0 {
-		p.more = make([]atomicRecords, n)
+	if more, _ := plan.Memo[inPlan].Load().(seldom); slot-inPlan < len(more) {
+		return more[slot-inPlan].Load()
 	}
-	plan.Memo.Store(p) // of two queries that do this at once one loses its work
-	return p
+	return nil
+}
+
+// setPrepared puts something into a slot of a plan, nil for nothing. There may be one caller at a time.
+func setPrepared(plan *balance.Plan, slot, zones int, p *prepared) {
+	if slot < inPlan {
+		plan.Memo[slot].Store(p)
+		return
+	}
+	more, _ := plan.Memo[inPlan].Load().(seldom)
+	if more == nil {
+		more = make(seldom, 2*plan.Sets*zones-inPlan)
+		plan.Memo[inPlan].Store(more)
+	}
+	more[slot-inPlan].Store(p)
 }
 
 // preparedAtMost is how many bytes of prepared records a process keeps: those of about 100,000 answers.
@@ -67,27 +107,28 @@ type stock struct {
 
 // stocked is one answer. It does not keep the plan alive.
 type stocked struct {
-	of    weak.Pointer[prepared]
-	slot  int
-	bytes int
+	of          weak.Pointer[balance.Plan]
+	slot, zones int
+	bytes       int
 }
 
 // keep lets later queries find the records. It waits for nobody: while another query does the same, it keeps nothing.
-func (s *stock) keep(p *prepared, slot int, records []dns.RR) {
+func (s *stock) keep(plan *balance.Plan, slot, zones int, records []dns.RR) {
 	if !s.mu.TryLock() {
 		return
 	}
 	defer s.mu.Unlock()
-	if !p.at(slot).CompareAndSwap(nil, &records) {
+	if preparedAt(plan, slot) != nil {
 		return
 	}
-	k := stocked{weak.Make(p), slot, sizeOf(records)}
+	setPrepared(plan, slot, zones, prepare(records))
+	k := stocked{weak.Make(plan), slot, zones, sizeOf(records)}
 	s.queue = append(s.queue, k)
 	for s.used += k.bytes; s.used > s.most; s.queue = s.queue[1:] {
 		oldest := s.queue[0]
 		s.used -= oldest.bytes
-		if p := oldest.of.Value(); p != nil {
-			p.at(oldest.slot).Store(nil)
+		if plan := oldest.of.Value(); plan != nil {
+			setPrepared(plan, oldest.slot, oldest.zones, nil)
 		}
 	}
 }
@@ -95,5 +136,5 @@ func (s *stock) keep(p *prepared, slot int, records []dns.RR) {
 // sizeOf returns about how many bytes the address records of one answer take, with what is kept beside them.
 func sizeOf(records []dns.RR) int {
 	const each = int(unsafe.Sizeof(dns.AAAA{})+unsafe.Sizeof(dns.RR(nil))) + 16
-	return int(unsafe.Sizeof(stocked{})+unsafe.Sizeof([]dns.RR{})) + each*len(records)
+	return int(unsafe.Sizeof(stocked{})+unsafe.Sizeof(prepared{})) + each*len(records)
 }

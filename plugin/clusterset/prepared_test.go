@@ -3,7 +3,10 @@ package clusterset
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -92,9 +95,9 @@ func TestPreparedRecordsAreBounded(t *testing.T) {
 	process.prepared.most = 10 * one
 	kept := func() (n int) {
 		for s := range w.snapshot.Load().Services {
-			p := preparedOf(c.policy.Plan(s, c.view.current(c), topology.Locality{}), len(c.zones))
-			for i := range len(p.first) + len(p.more) {
-				if p.at(i).Load() != nil {
+			plan := c.policy.Plan(s, c.view.current(c), topology.Locality{})
+			for slot := range 2 * plan.Sets * len(c.zones) {
+				if preparedAt(plan, slot) != nil {
 					n++
 				}
 			}
@@ -116,14 +119,14 @@ func TestPreparedRecordsEndWithTheirPlan(t *testing.T) {
 	s := stock{most: 1 << 20}
 	records := []dns.RR{&dns.A{}}
 	func() {
-		s.keep(&prepared{}, 1, records)
+		s.keep(&balance.Plan{}, 1, 1, records)
 	}()
 	runtime.GC()
 	if s.queue[0].of.Value() != nil {
 		t.Error("What is prepared is kept when nothing needs it any more")
 	}
 	s.most = s.used
-	s.keep(&prepared{}, 0, records)
+	s.keep(&balance.Plan{}, 0, 1, records)
 	if len(s.queue) != 1 || s.used != sizeOf(records) {
 		t.Errorf("%d answers of %d bytes are counted, want one", len(s.queue), s.used)
 	}
@@ -131,11 +134,43 @@ func TestPreparedRecordsEndWithTheirPlan(t *testing.T) {
 
 func TestNoQueryWaitsToKeepRecords(t *testing.T) {
 	s := stock{most: 1 << 20}
-	p := &prepared{}
+	p := &balance.Plan{}
 	s.mu.Lock()
-	s.keep(p, 0, []dns.RR{&dns.A{}})
+	s.keep(p, 0, 1, []dns.RR{&dns.A{}})
 	s.mu.Unlock()
-	if p.at(0).Load() != nil {
+	if preparedAt(p, 0) != nil {
 		t.Error("Records were kept while another query had the lock")
+	}
+}
+
+func TestPreparedRecordsAreCopies(t *testing.T) {
+	four := addressRecords(nil, "web.", 5, []netip.Addr{netip.MustParseAddr("10.0.0.1")})
+	six := addressRecords(nil, "web.", 5, []netip.Addr{netip.MustParseAddr("fd00::1")})
+	tests := []struct {
+		name    string
+		records []dns.RR
+	}{
+		{"one of IPv4", four},
+		{"one of IPv6", six},
+		{"several", append(slices.Clone(four), six...)},
+		{"none", nil},
+		{"one that has its address elsewhere", []dns.RR{&dns.A{Hdr: header("web.", dns.TypeA, 5), A: net.IPv4(10, 0, 0, 1)}}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var want []string
+			for _, rr := range test.records {
+				want = append(want, rr.String())
+			}
+			p := prepare(test.records)
+			clear(test.records)
+			var got []string
+			for _, rr := range p.records {
+				got = append(got, rr.String())
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("Got %q, want %q", got, want)
+			}
+		})
 	}
 }

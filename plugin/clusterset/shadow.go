@@ -39,28 +39,28 @@ var shadowLog = rate.Sometimes{Interval: time.Second}
 
 // serveShadow lets the next plugin answer, and compares what this one would say. The answer is made first, since plugins above may
 // change the other one as soon as it is written.
-func (c *Clusterset) serveShadow(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) (int, error) {
+func (c *Clusterset) serveShadow(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int, qname string) (int, error) {
 	about, ok := ctx.Value(cellKey{}).(*cell)
 	if !ok {
 		about = &cell{}
 		ctx = context.WithValue(ctx, cellKey{}, about)
 	}
 	s := &shadowWriter{ResponseWriter: w, about: about, result: unanswered}
-	s.reply, s.broken = c.shadowed(ctx, w, r, zone)
+	s.reply, s.broken = c.shadowed(ctx, w, r, zone, qname)
 	rcode, err := plugin.NextOrFailure(pluginName, c.Next, ctx, s, r)
 	shadowAnswers.WithLabelValues(string(s.result)).Inc()
 	return rcode, err
 }
 
 // shadowed makes our answer, nil where the next plugin would be asked anyway.
-func (c *Clusterset) shadowed(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int) (reply *dns.Msg, failed bool) {
+func (c *Clusterset) shadowed(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone int, qname string) (reply *dns.Msg, failed bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			reply, failed = nil, true
 			shadowLog.Do(func() { log.Errorf("Shadow: %s: panic: %v\n%s", r.Question[0].String(), p, debug.Stack()) })
 		}
 	}()
-	return c.answer(ctx, w, r, zone), false
+	return c.answer(ctx, w, r, zone, qname), false
 }
 
 // shadowWriter hands on the answer of the next plugin and compares it with ours.

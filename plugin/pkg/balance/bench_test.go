@@ -89,7 +89,7 @@ func BenchmarkCompile(b *testing.B) {
 			p := &Policy{Prefer: ByLabels, Labels: []Label{Zone, Cluster, Region}}
 			b.ReportAllocs()
 			for b.Loop() {
-				compile(p, s, outlineOf(s), v, benchClient, p.Labels, overprovisioning)
+				compile(new(Plan), p, s, outlineOf(s), v, benchClient, p.Labels, overprovisioning)
 			}
 		})
 	}

@@ -98,7 +98,7 @@ func (p *Policy) rebuild(s *mcs.Service, v *View, client topology.Locality) (*Pl
 	known.narrow(&key.class, s, v)
 	plan := known.get(&key)
 	if plan == nil {
-		plan = compile(p, s, known.outline, v, key.class, labels, overprovision)
+		plan = compile(new(Plan), p, s, known.outline, v, key.class, labels, overprovision)
 	}
 	b := &builder{plan: plan, view: v, class: key.class, labels: labels, overprovision: overprovision}
 	b.weigh()

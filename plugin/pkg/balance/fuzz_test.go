@@ -115,7 +115,7 @@ func FuzzPlan(f *testing.F) {
 		p := policy.Plan(s, v, client)
 		checkLoadsOf(t, p)
 		labels, overprovision := policy.labelsFor(s)
-		if again := compile(policy, s, outlineOf(s), v, mask(labels, client), labels, overprovision); !reflect.DeepEqual(again.tiers, p.tiers) {
+		if again := compile(new(Plan), policy, s, outlineOf(s), v, mask(labels, client), labels, overprovision); !reflect.DeepEqual(again.tiers, p.tiers) {
 			t.Fatal("The same question has two plans")
 		}
 		for i := range 8 {

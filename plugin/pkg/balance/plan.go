@@ -12,21 +12,24 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
 
-// Plan is how one service is shared out among the clients of one locality class. Immutable.
+// Plan is how one service is shared out among the clients of one locality class. Immutable. What most queries look at stands
+// first: each further line of memory is a wait.
 type Plan struct {
+	// lacks is true for IPv4 and IPv6 where nobody has an address of the family.
+	lacks [2]bool
+	// soles are the choices for IPv4 and IPv6 that every draw makes.
+	soles [2]sole
+	cap   int
+	// Memo is room for what readers derive from the plan, as Service.Memo is: for the most wanted in the first two places, for
+	// the rest in the last.
+	Memo [3]atomic.Value
+
 	service *mcs.Service
 	answer  Answer
-	cap     int
 	tiers   []tier
 	*outline
 	// Sets is how many answers there are that hold all of a part, or of a group: Choice.Set is below it.
 	Sets int
-	// soles are the choices for IPv4 and IPv6 that every draw makes.
-	soles [2]sole
-	// lacks is true for IPv4 and IPv6 where nobody has an address of the family.
-	lacks [2]bool
-	// Memo is room for what readers derive from the plan, as Service.Memo is.
-	Memo atomic.Value
 }
 
 // tier is a set of candidates at the same distance.
@@ -52,12 +55,13 @@ type part struct {
 
 // sole is a Choice in little room: most services have one tier with one part that all clients of a class are given.
 type sole struct {
-	set, member int32 // member is an index into Service.Members, or severalMembers
-	backends    int32 // how many the part has
-	tier        uint8
-	is          bool
-	panicking   bool
-	degraded    bool
+	member    topology.ClusterID // "" when several answer
+	set       int32
+	backends  int32 // how many the part has
+	tier      uint8
+	is        bool
+	panicking bool
+	degraded  bool
 }
 
 // Choice says what a draw chose, for explanations. Tier counts from 0, the nearest. Member is "" when several answer.
@@ -83,9 +87,9 @@ type candidate struct {
 	ready, total int
 }
 
-// compile makes a plan.
-func compile(p *Policy, s *mcs.Service, o *outline, v *View, class topology.Locality, labels []Label, overprovision int) *Plan {
-	plan := &Plan{service: s, answer: p.Answer, cap: p.MaxAnswers, outline: o}
+// compile makes a plan, in room that nobody uses yet.
+func compile(plan *Plan, p *Policy, s *mcs.Service, o *outline, v *View, class topology.Locality, labels []Label, overprovision int) *Plan {
+	plan.service, plan.answer, plan.cap, plan.outline = s, p.Answer, p.MaxAnswers, o
 	b := builder{plan: plan, view: v, class: class, labels: labels, overprovision: overprovision}
 	b.weigh()
 	if s.Type == mcs.Headless {
@@ -127,10 +131,13 @@ func (p *Plan) soleOf(of Family) (s sole) {
 	if len(parts) == 0 || len(parts) > 1 && !all || c.Tier > math.MaxUint8 {
 		return s
 	}
-	s = sole{set: int32(parts[0].set), member: int32(parts[0].member), tier: uint8(c.Tier), is: true, panicking: c.Panic, degraded: c.Degraded} //nolint:gosec // bounded above, or counts
-	s.backends = int32(len(parts[0].backends))                                                                                                  //nolint:gosec // likewise
-	if all {
-		s.set, s.member = int32(g[0].set), severalMembers //nolint:gosec // likewise
+	s = sole{set: int32(parts[0].set), tier: uint8(c.Tier), is: true, panicking: c.Panic, degraded: c.Degraded} //nolint:gosec // bounded above, or counts
+	s.backends = int32(len(parts[0].backends))                                                                  //nolint:gosec // likewise
+	switch {
+	case all:
+		s.set = int32(g[0].set) //nolint:gosec // likewise
+	case parts[0].member != severalMembers:
+		s.member = p.service.Members[parts[0].member].Cluster
 	}
 	return s
 }
@@ -142,11 +149,7 @@ func (p *Plan) Sole(of Family, most int) (Choice, bool) {
 	if !s.is || p.cap > 0 && p.cap < n || most > 0 && most < n {
 		return Choice{}, false
 	}
-	c := Choice{Tier: int(s.tier), Panic: s.panicking, Degraded: s.degraded, Set: int(s.set)}
-	if s.member != severalMembers {
-		c.Member = p.service.Members[s.member].Cluster
-	}
-	return c, true
+	return Choice{Tier: int(s.tier), Member: s.member, Panic: s.panicking, Degraded: s.degraded, Set: int(s.set)}, true
 }
 
 // builder holds what the steps of compile share.
@@ -308,8 +311,16 @@ func (b *builder) tier(candidates []candidate, missing []missing) (t tier, count
 	}
 	t.healthy = b.group(candidates, missing, func(s health.State) bool { return s == health.Healthy }, false)
 	t.degraded = b.group(candidates, missing, func(s health.State) bool { return s == health.Degraded }, false)
-	t.any = b.group(candidates, nil, func(health.State) bool { return true }, true)
+	if t.any = b.group(candidates, nil, func(health.State) bool { return true }, true); t.any.equal(t.healthy) {
+		t.any = t.healthy // as mostly
+	}
 	return t, count
+}
+
+func (g group) equal(o group) bool {
+	return slices.EqualFunc(g, o, func(a, b part) bool {
+		return a.identity == b.identity && a.weight == b.weight && a.member == b.member && a.v4 == b.v4 && a.v6 == b.v6 && slices.Equal(a.backends, b.backends)
+	})
 }
 
 // severalMembers stands for a member in a part that is made of the backends of all.

@@ -585,7 +585,7 @@ func TestPlansOfManyNodes(t *testing.T) {
 	first := map[topology.Locality]*Plan{}
 	for _, c := range clients {
 		first[c] = p.Plan(s, v, c)
-		if got := compile(p, s, outlineOf(s), v, c, p.Labels, overprovisioning); !reflect.DeepEqual(got.tiers, first[c].tiers) {
+		if got := compile(new(Plan), p, s, outlineOf(s), v, c, p.Labels, overprovisioning); !reflect.DeepEqual(got.tiers, first[c].tiers) {
 			t.Fatalf("The plan of %v is another than one made alone", c)
 		}
 	}

@@ -110,9 +110,11 @@ var (
 type plans struct {
 	*outline
 	entries []planEntry
-	one     [1]planEntry // room for entries, which are seldom more
 	// index finds an entry where there are many; nil where there are few.
 	index map[planKey]*Plan
+	// one is room for entries, and sole for the Plan, where there is one, as mostly: a query finds all of it in one place.
+	one  [1]planEntry
+	sole Plan
 }
 
 type planEntry struct {
@@ -143,6 +145,9 @@ func (p *Policy) Plan(s *mcs.Service, v *View, client topology.Locality) *Plan {
 		known = &plans{outline: outlineOf(s)}
 	}
 	key := planKey{p, v, mask(labels, client)}
+	if plan := known.get(&key); plan != nil {
+		return plan // the class is one that narrow leaves as it is, since plans are kept for such
+	}
 	known.narrow(&key.class, s, v)
 	if plan := known.get(&key); plan != nil {
 		return plan
@@ -150,11 +155,18 @@ func (p *Policy) Plan(s *mcs.Service, v *View, client topology.Locality) *Plan {
 	return p.compiled(s, &key, known, labels, overprovision)
 }
 
-// compiled makes a plan and keeps it.
+// compiled makes a plan and keeps it. Of two queries that do this at once, one loses its work, which costs no more than doing it
+// again.
 func (p *Policy) compiled(s *mcs.Service, key *planKey, known *plans, labels []Label, overprovision int) *Plan {
-	plan := compile(p, s, known.outline, key.view, key.class, labels, overprovision)
+	next := known.before(key)
+	plan := &next.sole
+	if len(next.entries) > 0 {
+		plan = new(Plan) // with that of others it would keep theirs alive
+	}
+	compile(plan, p, s, known.outline, key.view, key.class, labels, overprovision)
 	plan.share(known)
-	s.Memo.Store(known.with(planEntry{*key, plan}))
+	next.add(planEntry{*key, plan})
+	s.Memo.Store(next)
 	return plan
 }
 
@@ -170,25 +182,29 @@ func (k *plans) get(key *planKey) *Plan {
 	return nil
 }
 
-// with returns the plans with one more; those it makes obsolete and the oldest above the bound are left out. Of two
-// queries that do this at once, one loses its work, which costs no more than doing it again.
-func (k *plans) with(e planEntry) *plans {
+// before returns a copy with room for one more plan; those that it makes obsolete and the oldest above the bound are left out.
+func (k *plans) before(key *planKey) *plans {
 	out := &plans{outline: k.outline}
 	out.entries = out.one[:0]
 	for _, old := range k.entries {
-		if old.policy != e.policy || old.view == e.view {
+		if old.policy != key.policy || old.view == key.view {
 			out.entries = append(out.entries, old)
 		}
 	}
 	if over := len(out.entries) + 1 - maxPlans; over > 0 {
 		out.entries = slices.Delete(out.entries, 0, over)
 	}
-	out.entries = append(out.entries, e)
-	if len(out.entries) > manyPlans {
-		out.index = make(map[planKey]*Plan, len(out.entries))
-		for i := range out.entries {
-			out.index[out.entries[i].planKey] = out.entries[i].plan
-		}
-	}
 	return out
+}
+
+// add adds a plan to those that nobody else uses yet.
+func (k *plans) add(e planEntry) {
+	k.entries = append(k.entries, e)
+	if len(k.entries) <= manyPlans {
+		return
+	}
+	k.index = make(map[planKey]*Plan, len(k.entries))
+	for i := range k.entries {
+		k.index[k.entries[i].planKey] = k.entries[i].plan
+	}
 }

@@ -268,7 +268,7 @@ func (r *priorityRow) checkPlan(t *testing.T, counts []Counts, opf int) string {
 		return ""
 	}
 	client := topology.Locality{Region: "r0", Cluster: "c", Zone: "z0", Node: "n0"}
-	p := compile(&Policy{Prefer: ByLabels, Labels: labels, Panic: r.threshold()}, s, outlineOf(s), v, client, labels, opf)
+	p := compile(new(Plan), &Policy{Prefer: ByLabels, Labels: labels, Panic: r.threshold()}, s, outlineOf(s), v, client, labels, opf)
 	difference := ""
 	without := slices.Clone(counts)
 	for i := range without {
@@ -394,7 +394,7 @@ func localityWeightRow(t *testing.T, row json.RawMessage) string {
 		all = append(all, member{id: topology.ClusterID(fmt.Sprint("c", i)), ready: ready, total: 10000, weight: w, zero: w == 0})
 	}
 	s, v := merged(clusterSetIP, all...)
-	p := compile(&Policy{}, s, outlineOf(s), v, topology.Locality{}, nil, int(math.Round(r.Overprovisioning*100)))
+	p := compile(new(Plan), &Policy{}, s, outlineOf(s), v, topology.Locality{}, nil, int(math.Round(r.Overprovisioning*100)))
 	got := percentages(p)
 	if r.Expected == nil {
 		// Nobody can be weighed. Envoy leaves localities out of it, and so do we: the drained ones that are ready answer, all

@@ -234,6 +234,18 @@ type Shard struct {
 	Slices []*Slice
 }
 
+// NewShard returns a shard with room for so many slices: for one, as most have, in the same place of memory.
+func NewShard(export Export, service *ServiceSpec, room int) *Shard {
+	s := &struct {
+		Shard
+		only [1]*Slice
+	}{Shard: Shard{Export: export, Service: service}}
+	if s.Slices = s.only[:0]; room != 1 {
+		s.Slices = make([]*Slice, 0, room)
+	}
+	return &s.Shard
+}
+
 // Equal reports whether two shards say the same.
 func (s *Shard) Equal(o *Shard) bool {
 	if s == nil || o == nil {

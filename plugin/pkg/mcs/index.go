@@ -44,7 +44,8 @@ type Index struct {
 type entry struct {
 	exports []exported // sorted by cluster id
 	imp     *ImportShard
-	report  *Report // nil when there is nothing to say, which is so of most
+	report  *Report     // nil when there is nothing to say, which is so of most
+	only    [1]exported // room for exports, which are mostly one
 }
 
 // Source names something that must have synced before an absent name is known to be absent.
@@ -413,6 +414,7 @@ func (x *Index) entry(key ServiceKey, create bool) *entry {
 		x.countNamespace(key.Namespace, true)
 	}
 	e = &entry{}
+	e.exports = e.only[:0]
 	names[key.Name] = e
 	return e
 }

@@ -146,23 +146,36 @@ func (c *Contribution) Ports() []Port {
 	return *c.ports
 }
 
-// Service is the merged view of one service of the ClusterSet. Immutable once made.
+// Service is the merged view of one service of the ClusterSet. Immutable once made. What most queries look at stands first.
 type Service struct {
 	Key ServiceKey
 	// Traits are those of the oldest export, or of the ServiceImport.
 	*Traits
-	// Ports are the union of all exporters' ports, the oldest export winning (or those of the ServiceImport).
-	Ports []Port
 	// Import is the ServiceImport that is the source of truth, nil where there is none.
 	Import *Import
-	// Members are the clusters that contribute, sorted by id.
-	Members []Contribution
-	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
-	Backends []Backend
-	unready  *[]Unready // nil where none is missing
 	// Memo is room for what readers derive from the service. It lives as long as the service does, and is no part of its
 	// value. Whoever uses it stores values of one type only.
 	Memo atomic.Value
+	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
+	Backends []Backend
+	// Members are the clusters that contribute, sorted by id.
+	Members []Contribution
+	// Ports are the union of all exporters' ports, the oldest export winning (or those of the ServiceImport).
+	Ports   []Port
+	unready *[]Unready // nil where none is missing
+}
+
+// newService returns a service with room for so many members: for one, as most have, in the same place of memory.
+func newService(members int) *Service {
+	if members != 1 {
+		return &Service{Members: make([]Contribution, 0, members)}
+	}
+	s := &struct {
+		Service
+		only [1]Contribution
+	}{}
+	s.Members = s.only[:0]
+	return &s.Service
 }
 
 // Unready says where a Headless service lacks endpoints, sorted by cluster, zone and node. The caller must not change it.
@@ -271,7 +284,8 @@ func (r Report) Clean() bool {
 }
 
 func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *Report) *Service {
-	s := &Service{Key: key.adjacent(), Members: make([]Contribution, 0, len(valid)), Traits: &byAge[0].shard.Service.Traits, Ports: unionOfPorts(byAge)}
+	s := newService(len(valid))
+	s.Key, s.Traits, s.Ports = key.adjacent(), &byAge[0].shard.Service.Traits, unionOfPorts(byAge)
 	for _, e := range valid {
 		s.contribute(e.member, e.shard, report)
 		if s.Type != ClusterSetIP {

@@ -73,10 +73,11 @@ type exportFeed struct {
 type held struct {
 	export  mcs.Export
 	service fetched[*mcs.ServiceSpec]
-	slices  []fetched[*mcs.Slice] // sorted by name
-	fetch   *fetch                // not nil while one is under way
-	fetched uint64                // the number of the last finished fetch, 0 if there was none
-	shard   *mcs.Shard            // what the sinks were told last
+	slices  []fetched[*mcs.Slice]  // sorted by name
+	fetch   *fetch                 // not nil while one is under way
+	fetched uint64                 // the number of the last finished fetch, 0 if there was none
+	shard   *mcs.Shard             // what the sinks were told last
+	only    [1]fetched[*mcs.Slice] // room for slices, which are mostly one
 }
 
 // fetched is a fact with its resourceVersion.
@@ -225,12 +226,9 @@ func (f *exportFeed) tell(key mcs.ServiceKey, h *held, changed time.Time) {
 	if f.partial || h.fetch != nil {
 		return
 	}
-	shard := &mcs.Shard{Export: h.export, Service: h.service.fact}
-	if len(h.slices) > 0 {
-		shard.Slices = make([]*mcs.Slice, len(h.slices))
-		for i := range h.slices {
-			shard.Slices[i] = h.slices[i].fact
-		}
+	shard := mcs.NewShard(h.export, h.service.fact, len(h.slices))
+	for i := range h.slices {
+		shard.Slices = append(shard.Slices, h.slices[i].fact)
 	}
 	if shard.Equal(h.shard) {
 		return
@@ -374,6 +372,7 @@ func (f *exportFeed) export(it *item) {
 			return
 		}
 		h = &held{}
+		h.slices = h.only[:0]
 		it.key.Namespace = intern(it.key.Namespace) // it is that of many
 		f.held[it.key] = h
 		if f.following {
@@ -739,9 +738,9 @@ func (f *exportFeed) putSlice(h *held, it *item, from origin, was *mcs.Slice) {
 }
 
 // own notes to which service a slice belongs, where its name does not say it. Controllers name slices by the service, a hyphen
-// and something random, and there are many.
+// and something random, who writes them by hand mostly as the service, and there are many.
 func (f *exportFeed) own(id, key mcs.ServiceKey) {
-	if !strings.HasPrefix(id.Name, key.Name+"-") {
+	if rest, begins := strings.CutPrefix(id.Name, key.Name); !begins || rest != "" && rest[0] != '-' {
 		f.strays[id] = key
 	}
 }
@@ -751,16 +750,18 @@ func (f *exportFeed) ownerOf(id mcs.ServiceKey) (mcs.ServiceKey, bool) {
 	if key, there := f.strays[id]; there {
 		return key, true
 	}
-	key := id
-	for at := strings.LastIndexByte(key.Name, '-'); at > 0; at = strings.LastIndexByte(key.Name, '-') {
-		key.Name = key.Name[:at]
+	for key := id; ; {
 		if h := f.held[key]; h != nil {
 			if _, there := h.find(id.Name); there {
 				return key, true
 			}
 		}
+		at := strings.LastIndexByte(key.Name, '-')
+		if at <= 0 {
+			return mcs.ServiceKey{}, false
+		}
+		key.Name = key.Name[:at]
 	}
-	return mcs.ServiceKey{}, false
 }
 
 func (h *held) find(name string) (int, bool) {
@@ -779,7 +780,8 @@ func (f *exportFeed) replaceSlices(items []any) {
 		for i := range h.slices {
 			was[mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}] = h.slices[i].fact
 		}
-		h.slices = nil
+		clear(h.slices)
+		h.slices = h.slices[:0]
 	}
 	f.kept = 0
 	for _, obj := range items {
