@@ -29,6 +29,8 @@ func main() {
 	coremain.GitCommit = release()
 	clusterset.Release = release()
 	followMemoryLimit()
+	spareCollections()
+	go liftStacks(nil)
 	coremain.Run()
 }
 

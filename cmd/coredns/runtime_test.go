@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/metrics"
+	"testing"
+	"time"
+)
+
+func TestGarbageThatMayPileUp(t *testing.T) {
+	const mb = 1 << 20
+	tests := []struct {
+		name string
+		live uint64
+		want int
+	}{
+		{"a small heap may have half as much again", 10 * mb, 150},
+		{"nothing lives yet", 0, 150},
+		{"up to where the usual rule is as good", 24 * mb, 150},
+		{"less and less from there", 30 * mb, 120},
+		{"in steps, as each change stops the world", 31 * mb, 110},
+		{"a large heap has the usual", 36 * mb, 100},
+		{"a very large heap has the usual", 1 << 40, 100},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := percentFor(test.live); got != test.want {
+				t.Errorf("%d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+func TestEachCollectionIsTold(t *testing.T) {
+	told := make(chan struct{}, 100)
+	afterCollections(func() {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})
+	for n := range 3 {
+		runtime.GC()
+		select {
+		case <-told:
+		case <-time.After(time.Minute):
+			t.Fatalf("Nothing was told of collection %d", n+1)
+		}
+	}
+}
+
+func TestNewGoroutinesHaveStackForAQuery(t *testing.T) {
+	idle := make(chan struct{})
+	defer close(idle)
+	for range 100 { // as many as a server has that wait
+		go func() { <-idle }()
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		liftStacks(done)
+		close(ended)
+	}()
+	starting := func() uint64 {
+		runtime.GC()
+		s := []metrics.Sample{{Name: "/gc/stack/starting-size:bytes"}}
+		metrics.Read(s)
+		return s[0].Value.Uint64()
+	}
+	within(t, func() error { // the goroutine needs a moment to sink
+		if got := starting(); got != 8192 {
+			return fmt.Errorf("%d bytes, want 8192", got)
+		}
+		return nil
+	})
+	close(done)
+	<-ended
+	within(t, func() error {
+		if got := starting(); got >= 8192 {
+			return fmt.Errorf("still %d bytes without the deep stack: what lifted them was something else", got)
+		}
+		return nil
+	})
+}
+
+// within tries again and again until there is no error.
+func within(t *testing.T, try func() error) {
+	t.Helper()
+	err := try()
+	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); err = try() {
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
