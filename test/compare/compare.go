@@ -84,6 +84,9 @@ func build(ctx context.Context, w io.Writer) (p programs, err error) {
 	if p.coredns, err = server.Build(ctx, w); err != nil {
 		return p, err
 	}
+	if p.stock, err = server.BuildStock(ctx, w); err != nil {
+		return p, err
+	}
 	p.floor, err = server.BuildFloor(ctx, w)
 	return p, err
 }
@@ -142,7 +145,7 @@ func (c *comparison) prepare(ctx context.Context) error {
 	var subjects []subject
 	switch {
 	case c.has(CPU, Latency):
-		subjects = []subject{ours, kubernetes, inTree, prebuilt, fixed, chain, chainOurs}
+		subjects = []subject{ours, kubernetes, kubernetesHere, inTree, prebuilt, fixed, chain, chainOurs}
 	case c.has(Churn, Change):
 		subjects = []subject{ours, kubernetes}
 	}

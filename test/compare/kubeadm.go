@@ -12,7 +12,7 @@ import (
 
 // What kubeadm's chain is measured with, and without. The clusters export a hundred services each.
 var (
-	aloneFew = subject{name: "kubeadm's chain, 10,000 services: kubernetes", zone: clusterZone, corefile: watching(few, kubeadmAlone)}
+	aloneFew = subject{name: "kubeadm's chain, 10,000 services: kubernetes", zone: clusterZone, program: stockProgram, corefile: watching(few, kubeadmAlone)}
 	withFew  = subject{name: "kubeadm's chain, 10,000 services: with three members", zone: clusterZone,
 		corefile: watching(few, func(kubeconfig string) string { return kubeadm(kubeconfig, stanza(three(kubeconfig)...)) })}
 	// withUsual has a local cluster of the size that kubeadm's limit of 170 MiB is meant for.

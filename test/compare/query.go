@@ -99,8 +99,12 @@ func micro(took []time.Duration, share float64) float64 {
 
 // steady asks a server at the fixed rate and returns how long its answers took, sorted.
 func (c *comparison) steady(port int, questions []measure.Question) ([]time.Duration, error) {
-	return measure.Steady(port, questions, rate, c.Burst)
+	return measure.Steady(port, questions, rate, c.steadily())
 }
+
+// steadily is how long a server is asked at the fixed rate: so little garbage is made meanwhile that it is collected every few
+// seconds, and some of that must be in each round.
+func (c *comparison) steadily() time.Duration { return 3 * c.Burst }
 
 // churn measures the latency of ours and kubernetes while endpoints become ready and not ready, through the API, and
 // that of ours while they change in simulated clusters, five times as often: faster than an API server takes it.
@@ -124,7 +128,7 @@ func (c *comparison) churn(ctx context.Context, round Round) error {
 			return err
 		}
 	}
-	return c.tolerate(c.simulation.running, c.simulation.churn(ctx, c.Burst, round))
+	return c.tolerate(c.simulation.running, c.simulation.churn(ctx, c.steadily(), round))
 }
 
 // whileUpdating calls do while EndpointSlices of the last hundred services are written, of which one endpoint is ready

@@ -33,24 +33,37 @@ type subject struct {
 	name string
 	// zone is what it is asked about.
 	zone string
-	// floor says that it is not our binary, but the one with the two plugins that are a floor.
-	floor bool
+	// program is the binary.
+	program program
 	// fixed says that it gives everything the same answer.
 	fixed bool
 	// corefile is its server block without ports (see block).
 	corefile func(p planes, services int) string
 }
 
+// program is a binary that is compared.
+type program uint8
+
+const (
+	// ourProgram is the server of this project.
+	ourProgram program = iota
+	// stockProgram is CoreDNS as its own project builds it, of the version that ours is made of.
+	stockProgram
+	// floorProgram has the two plugins that are a floor.
+	floorProgram
+)
+
 // The subjects that answer the questions of a comparison.
 var (
-	ours       = subject{name: "ours", zone: clusterSetZone, corefile: watching(everything, oneMember)}
-	kubernetes = subject{name: "kubernetes", zone: clusterZone, corefile: watching(everything, kubernetesOnly)}
-	inTree     = subject{name: "kubernetes with multicluster", zone: clusterSetZone, corefile: watching(imports, multicluster)}
-	prebuilt   = subject{name: "prebuilt records", zone: clusterSetZone, floor: true,
+	ours           = subject{name: "ours", zone: clusterSetZone, corefile: watching(everything, oneMember)}
+	kubernetes     = subject{name: "kubernetes", zone: clusterZone, program: stockProgram, corefile: watching(everything, kubernetesOnly)}
+	kubernetesHere = subject{name: "kubernetes in our server", zone: clusterZone, corefile: watching(everything, kubernetesOnly)}
+	inTree         = subject{name: "kubernetes with multicluster", zone: clusterSetZone, program: stockProgram, corefile: watching(imports, multicluster)}
+	prebuilt       = subject{name: "prebuilt records", zone: clusterSetZone, program: floorProgram,
 		corefile: func(_ planes, services int) string { return fmt.Sprintf("prebuilt clusterset.local %d\n", services) }}
-	fixed = subject{name: "fixed record", zone: clusterSetZone, floor: true, fixed: true,
+	fixed = subject{name: "fixed record", zone: clusterSetZone, program: floorProgram, fixed: true,
 		corefile: func(planes, int) string { return "fixed\n" }}
-	chain     = subject{name: "kubeadm's chain: kubernetes", zone: clusterZone, corefile: watching(everything, kubeadmAlone)}
+	chain     = subject{name: "kubeadm's chain: kubernetes", zone: clusterZone, program: stockProgram, corefile: watching(everything, kubeadmAlone)}
 	chainOurs = subject{name: "kubeadm's chain: ours", zone: clusterSetZone, corefile: watching(everything, kubeadmWithOne)}
 )
 
@@ -147,8 +160,20 @@ type running struct {
 
 // programs are the binaries.
 type programs struct {
-	controlPlane   clusters.Binaries
-	coredns, floor string
+	controlPlane          clusters.Binaries
+	coredns, stock, floor string
+}
+
+// path is that of a binary.
+func (p *programs) path(of program) string {
+	switch of {
+	case stockProgram:
+		return p.stock
+	case floorProgram:
+		return p.floor
+	default:
+		return p.coredns
+	}
 }
 
 // start runs a subject. It may use every processor.
@@ -160,11 +185,7 @@ func (s subject) start(ctx context.Context, p programs, planes planes, services 
 	if s.fixed {
 		questions = anything(questions)
 	}
-	binary := p.coredns
-	if s.floor {
-		binary = p.floor
-	}
-	started, err := server.Start(ctx, binary, block(s.corefile(planes, services)), server.Options{Env: env})
+	started, err := server.Start(ctx, p.path(s.program), block(s.corefile(planes, services)), server.Options{Env: env})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}

@@ -239,8 +239,8 @@ column compares the largest world with the smallest. Live heap does not depend o
   been asked for but those names. Compiled answers: what comes on top when every name has been asked for once. Of that the
   records are bounded by 16 MiB; the plans behind them are kept with their services.
 * Event to answer: from the moment at which a member moves an endpoint to another address until the answer over UDP that has the
-  new one; who asks waits 0.1 ms between an answer and the next question. Event to published: the mean of what the server itself counts, from the time in the
-  EndpointSlice until the snapshot is published.
+  new one; who asks waits 0.1 ms between an answer and the next question. Event to published: the mean of what the server
+  itself counts, from the time in the EndpointSlice until the snapshot is published.
 * CPU per update: what the process uses while nobody asks.
 * Queries: from here on the server has one processor, who asks another one, the members both. p50 and p99 are those at 5,000
   questions per second, from the moment at which a question was due; queries/s is what is answered as fast as it goes, and CPU
