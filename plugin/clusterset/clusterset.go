@@ -308,7 +308,7 @@ func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 		return
 	}
 	most := 0
-	if s.Type == mcs.Headless {
+	if s.Type == mcs.Headless && !a.holds(len(s.Backends)) {
 		most = a.most(of)
 	}
 	var sole bool
@@ -329,15 +329,22 @@ func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 		}
 		return
 	}
-	if len(known.records) > always && len(known.records) > a.most(of) {
+	if !a.holds(len(known.records)) && len(known.records) > a.most(of) {
 		a.addresses(a.choose(s, of))
 		return
 	}
 	a.records = slices.Clone(known.records)
 }
 
-// always is how many addresses most allows however little room there is.
-const always = 1
+// always is how many addresses most allows however little room there is, and surely how many every message over UDP holds: the
+// header, the longest name with its type and class, and an OPT record leave 230 of 512 octets.
+const (
+	always = 1
+	surely = (dns.MinMsgSize - 12 - 255 - 4 - sizeOPT) / sizeAAAA
+)
+
+// holds reports whether most allows so many addresses, without finding out how many it does.
+func (a *answer) holds(n int) bool { return n <= always || n <= surely && !a.tcp() }
 
 // decide finds the plan for this client and service.
 func (a *answer) decide(s *mcs.Service) {

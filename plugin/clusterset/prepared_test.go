@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -172,5 +173,18 @@ func TestPreparedRecordsAreCopies(t *testing.T) {
 				t.Errorf("Got %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+func TestEveryMessageHoldsWhatIsTakenForGranted(t *testing.T) {
+	label := strings.Repeat("a", 63) + "."
+	longest := strings.Repeat(label, 3) + strings.Repeat("a", 61) + "."
+	m := new(dns.Msg).SetQuestion(longest, dns.TypeAAAA).SetEdns0(dns.MinMsgSize, true)
+	m.Compress = true
+	for i := range surely {
+		m.Answer = append(m.Answer, addressRecords(nil, longest, 5, []netip.Addr{netip.AddrFrom16([16]byte{0xfd, 15: byte(i)})})...)
+	}
+	if n := m.Len(); n > dns.MinMsgSize {
+		t.Errorf("%d addresses for a name of %d octets take %d octets", surely, len(longest)+1, n)
 	}
 }
