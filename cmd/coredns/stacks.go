@@ -13,8 +13,9 @@ import (
 const (
 	// stackInUse is what goroutines shall have in use on average, in bytes. Go adds a reserve and takes the next power of 2: 8 KiB.
 	stackInUse = 5500
-	// deepest bounds the deep stack, in bytes. It is enough for 190 goroutines, and for 4 KiB with 700.
-	deepest = 1 << 20
+	// deepest bounds the deep stack, in bytes. It is enough for 100 members, which take 1,400 goroutines, and is no burden when
+	// a flood makes many more for a while.
+	deepest = 4 << 20
 	// sinkEvery is how often the depth follows the number of goroutines.
 	sinkEvery = 30 * time.Second
 )
