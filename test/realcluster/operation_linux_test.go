@@ -29,7 +29,7 @@ func (w *world) testOperation(t *testing.T) {
 		return w.each(t, func(t *testing.T, c *cluster, o readme.Operator) {
 			t.Helper()
 			before := w.policies(t, c)
-			o.EditsCorefile(t, strings.NewReplacer("    clusterset {\n", "    clusterset {\n        prefer service\n"))
+			o.EditsCorefile(t, strings.NewReplacer("    clusterset {\n", "    clusterset {\n        prefer service\n        "+statusProperty+"\n"))
 			o.Does(t, applyDropIn)
 			suite.Within(t, startLimit, "the replicas have reloaded", func(context.Context) error {
 				for pod, policy := range w.policies(t, c) {
@@ -41,6 +41,7 @@ func (w *world) testOperation(t *testing.T) {
 			})
 		})
 	})
+	w.row(t, "`kubectl port-forward` to the status address, until `clustersetctl` has said what it knows", w.all(localName, setName), w.testStatus)
 	w.row(t, "Clients are given what is on their node, or in their zone, by the labels of Nodes", w.all(localName, setName), w.testLocality)
 	w.row(t, fmt.Sprintf("West exports %d services with %d endpoints each, until every replica of east knows them", many, endpoints),
 		w.all(localName, setName), w.testMany)

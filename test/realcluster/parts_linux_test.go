@@ -30,6 +30,7 @@ const (
 type parts struct {
 	Binaries clusters.Binaries
 	Node     clusters.NodeBinaries
+	Control  string // clustersetctl
 	// Dir is where all of a run is, Images are the archives of images.
 	Dir    string
 	Images []string
@@ -165,6 +166,9 @@ func build(ctx context.Context) (err error) {
 		return err
 	}
 	built.Binaries.Scheduler = built.Node.Scheduler
+	if built.Control, err = server.BuildControl(ctx, os.Stderr); err != nil {
+		return err
+	}
 	stock, err := server.BuildStock(ctx, os.Stderr)
 	if err != nil {
 		return err
