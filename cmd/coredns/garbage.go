@@ -9,7 +9,8 @@ import (
 
 // Garbage is collected when there is as much of it as of what lives (GOGC=100). A server that answers queries makes the same
 // garbage whatever it knows, so that one with a small heap collects all the time. That one may let half as much again pile up:
-// a seventh of what an answer costs is collecting garbage, and while it is collected answers take longer.
+// a seventh of what an answer costs is collecting garbage, and while it is collected answers take longer. Not while the heap
+// grows, as at the start and in a reload: then it is at its largest, and must not become larger.
 const (
 	usualPercent = 100
 	mostPercent  = 150
@@ -23,21 +24,28 @@ func spareCollections() {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	now := usualPercent
+	percent, before := usualPercent, uint64(0)
 	afterCollections(func() {
-		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-		metrics.Read(live)
-		if percent := percentFor(live[0].Value.Uint64()); percent != now {
-			now = percent
+		sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		metrics.Read(sample)
+		live := sample[0].Value.Uint64()
+		if next := percentFor(live, before); next != percent {
+			percent = next
 			debug.SetGCPercent(percent)
 		}
+		before = live
 	})
 }
 
-// percentFor returns GOGC for so many bytes that live.
-func percentFor(live uint64) int {
-	const step = 10                                                                         // a change stops the world for a moment
-	return int(min(max(sparedBelow*100/max(live, 1)/step*step, usualPercent), mostPercent)) //nolint:gosec // bounded
+// percentFor returns GOGC for so many bytes that live, and so many that lived when garbage was collected before. It goes in steps,
+// since each change stops the world for a moment.
+func percentFor(live, before uint64) int {
+	const step = 10
+	if live > before+before/10 {
+		return usualPercent
+	}
+	percent := sparedBelow * 100 / max(live, 1) / step * step
+	return int(min(max(percent, usualPercent), mostPercent)) //nolint:gosec // bounded
 }
 
 // collected is garbage as soon as it is made: its cleanup tells that there was a collection.

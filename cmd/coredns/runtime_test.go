@@ -11,21 +11,24 @@ import (
 func TestGarbageThatMayPileUp(t *testing.T) {
 	const mb = 1 << 20
 	tests := []struct {
-		name string
-		live uint64
-		want int
+		name         string
+		live, before uint64
+		want         int
 	}{
-		{"a small heap may have half as much again", 10 * mb, 150},
-		{"nothing lives yet", 0, 150},
-		{"up to where the usual rule is as good", 24 * mb, 150},
-		{"less and less from there", 30 * mb, 120},
-		{"in steps, as each change stops the world", 31 * mb, 110},
-		{"a large heap has the usual", 36 * mb, 100},
-		{"a very large heap has the usual", 1 << 40, 100},
+		{"a small heap may have half as much again", 10 * mb, 10 * mb, 150},
+		{"up to where the usual rule is as good", 24 * mb, 24 * mb, 150},
+		{"less and less from there", 30 * mb, 30 * mb, 120},
+		{"in steps, as each change stops the world", 31 * mb, 31 * mb, 110},
+		{"a large heap has the usual", 36 * mb, 36 * mb, 100},
+		{"a very large heap has the usual", 1 << 40, 1 << 40, 100},
+		{"what lived before is not known", 10 * mb, 0, 100},
+		{"a heap that grows has the usual", 12 * mb, 10 * mb, 100},
+		{"one that changes a little does not grow", 11 * mb, 10 * mb, 150},
+		{"one that shrinks has room", 10 * mb, 60 * mb, 150},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if got := percentFor(test.live); got != test.want {
+			if got := percentFor(test.live, test.before); got != test.want {
 				t.Errorf("%d, want %d", got, test.want)
 			}
 		})
