@@ -22,7 +22,8 @@ func TestGarbageThatMayPileUp(t *testing.T) {
 		{"a large heap has the usual", 36 * mb, 36 * mb, 100},
 		{"a very large heap has the usual", 1 << 40, 1 << 40, 100},
 		{"what lived before is not known", 10 * mb, 0, 100},
-		{"a heap that grows has the usual", 12 * mb, 10 * mb, 100},
+		{"a small heap that grows has the usual", 12 * mb, 10 * mb, 100},
+		{"a large heap that grows is collected sooner", 60 * mb, 50 * mb, 75},
 		{"one that changes a little does not grow", 11 * mb, 10 * mb, 150},
 		{"one that shrinks has room", 10 * mb, 60 * mb, 150},
 	}
