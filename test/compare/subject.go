@@ -166,14 +166,7 @@ type programs struct {
 
 // path is that of a binary.
 func (p *programs) path(of program) string {
-	switch of {
-	case stockProgram:
-		return p.stock
-	case floorProgram:
-		return p.floor
-	default:
-		return p.coredns
-	}
+	return map[program]string{ourProgram: p.coredns, stockProgram: p.stock, floorProgram: p.floor}[of]
 }
 
 // start runs a subject. It may use every processor.

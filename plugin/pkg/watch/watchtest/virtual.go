@@ -521,7 +521,7 @@ func (v *Virtual) answer(r *request) (arrives func() *http.Response) {
 func (v *Virtual) get(r *request, s *shelf) (arrives func() *http.Response) {
 	objects, _, _, ok := v.served(r, s)
 	if !ok {
-		return v.notYet(r)
+		return v.notYet(r) //nolint:bodyclose // the client closes it
 	}
 	o := objects[objectID{r.namespace, r.name}]
 	if o == nil {
@@ -598,7 +598,7 @@ func (r *request) kind(s *shelf) (apiVersion, kind string) {
 func (v *Virtual) list(r *request, s *shelf) (arrives func() *http.Response) {
 	objects, version, index, ok := v.served(r, s)
 	if !ok {
-		return v.notYet(r)
+		return v.notYet(r) //nolint:bodyclose // the client closes it
 	}
 	var text bytes.Buffer
 	apiVersion, kind := r.kind(s)
