@@ -20,7 +20,7 @@ const (
 	sinkEvery = 30 * time.Second
 )
 
-// liftStacks keeps the deep stack until done is closed.
+// liftStacks keeps the deep stack until done is closed: for the life of the process where that is nil.
 func liftStacks(done <-chan struct{}) {
 	for {
 		again := time.NewTimer(sinkEvery)
