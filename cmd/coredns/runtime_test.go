@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"testing"
 	"time"
@@ -52,6 +54,24 @@ func TestEachCollectionIsTold(t *testing.T) {
 			t.Fatalf("Nothing was told of collection %d", n+1)
 		}
 	}
+}
+
+func TestASmallHeapIsSparedFromItsNextCollectionsOn(t *testing.T) {
+	if os.Getenv("GOGC") != "" {
+		t.Skip("GOGC is set: it has the last word")
+	}
+	defer debug.SetGCPercent(usualPercent)
+	debug.SetGCPercent(usualPercent)
+	spareCollections()
+	within(t, func() error {
+		runtime.GC()
+		s := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}}
+		metrics.Read(s)
+		if got, live := s[0].Value.Uint64(), s[1].Value.Uint64(); got != uint64(percentFor(live, live)) || got == usualPercent {
+			return fmt.Errorf("GOGC is %d while %d bytes live", got, live)
+		}
+		return nil
+	})
 }
 
 func TestNewGoroutinesHaveStackForAQuery(t *testing.T) {

@@ -17,36 +17,32 @@ import (
 // loadbalance and dnssec may change.
 type prepared struct{ records []dns.RR }
 
-// prepared4 and prepared6 have the only record in the same place of memory, as nearly all answers of services with a cluster IP.
-type (
-	prepared4 struct {
-		prepared
-		room [1]dns.RR
-		one  record4
-	}
-	prepared6 struct {
-		prepared
-		room [1]dns.RR
-		one  record6
-	}
-)
+// preparedOne has its only record in the same place of memory, as nearly all answers of services with a cluster IP.
+type preparedOne[R record4 | record6] struct {
+	prepared
+	room [1]dns.RR
+	one  R
+}
+
+// holding makes the record, which is in one, that of the answer.
+func (p *preparedOne[R]) holding(rr dns.RR) *prepared {
+	p.room[0] = rr
+	p.records = p.room[:]
+	return &p.prepared
+}
 
 // prepare returns records to keep: a copy.
 func prepare(records []dns.RR) *prepared {
 	if len(records) == 1 {
 		switch rr := records[0].(type) {
 		case *dns.A:
-			p := &prepared4{one: record4{A: *rr}}
+			p := &preparedOne[record4]{one: record4{A: *rr}}
 			p.one.A.A = append(p.one.ip[:0], rr.A...)
-			p.room[0] = &p.one.A
-			p.records = p.room[:]
-			return &p.prepared
+			return p.holding(&p.one.A)
 		case *dns.AAAA:
-			p := &prepared6{one: record6{AAAA: *rr}}
+			p := &preparedOne[record6]{one: record6{AAAA: *rr}}
 			p.one.AAAA.AAAA = append(p.one.ip[:0], rr.AAAA...)
-			p.room[0] = &p.one.AAAA
-			p.records = p.room[:]
-			return &p.prepared
+			return p.holding(&p.one.AAAA)
 		}
 	}
 	return &prepared{slices.Clone(records)}
