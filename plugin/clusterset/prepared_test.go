@@ -164,6 +164,14 @@ func TestPreparedRecordsAreCopies(t *testing.T) {
 				want = append(want, rr.String())
 			}
 			p := prepare(test.records)
+			if len(test.records) == 1 { // its address is copied too, to be where the record is
+				switch rr := test.records[0].(type) {
+				case *dns.A:
+					clear(rr.A)
+				case *dns.AAAA:
+					clear(rr.AAAA)
+				}
+			}
 			clear(test.records)
 			var got []string
 			for _, rr := range p.records {
