@@ -10,11 +10,15 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	mcsv1alpha1 "sigs.k8s.io/mcs-api/pkg/apis/v1alpha1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+	mcsscheme "sigs.k8s.io/mcs-api/pkg/client/clientset/versioned/scheme"
 )
 
 // userAgent names us to API servers, so that their operators can tell who asks.
@@ -175,3 +179,19 @@ func (c Connection) once() (out clients, done func(), err error) {
 
 // quiet keeps client-go from logging: what matters is told to the Observer, once per change.
 func quiet(ctx context.Context) context.Context { return klog.NewContext(ctx, logr.Discard()) }
+
+// newMCSClients makes the REST clients of multicluster.x-k8s.io, by version.
+func newMCSClients(config *rest.Config, h *http.Client) (map[string]rest.Interface, error) {
+	out := map[string]rest.Interface{}
+	for _, gv := range []schema.GroupVersion{mcsv1beta1.SchemeGroupVersion, mcsv1alpha1.SchemeGroupVersion} {
+		c := rest.CopyConfig(config)
+		c.APIPath, c.GroupVersion = "/apis", &gv
+		c.NegotiatedSerializer = rest.CodecFactoryForGeneratedClient(mcsscheme.Scheme, mcsscheme.Codecs).WithoutConversion()
+		client, err := rest.RESTClientForConfigAndClient(c, h)
+		if err != nil {
+			return nil, err
+		}
+		out[gv.Version] = client
+	}
+	return out, nil
+}

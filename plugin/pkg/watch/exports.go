@@ -16,7 +16,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
@@ -145,14 +144,15 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 		return nil, err
 	}
 	f.w.life.proof()
+	// A new round begins with a list of its own.
+	f.servicesReached.Store(0)
+	f.slicesReached.Store(0)
 	exports, services, endpointSlices := f.stores()
-	core, discovery := f.clients.core.CoreV1().RESTClient(), f.clients.core.DiscoveryV1().RESTClient()
-	all := func(*metav1.ListOptions) {}
 	return []stage{
-		{{"serviceexports", f.group.lists(), f.group.client(), exports}},
+		{f.group.listing(func() any { return &shortExport{} }).resource(exports)},
 		{
-			{"services", cache.NewFilteredListWatchFromClient(core, "services", "", all), core, services},
-			{"endpointslices", cache.NewFilteredListWatchFromClient(discovery, "endpointslices", "", f.selectSlices), discovery, endpointSlices},
+			f.clients.services().resource(services),
+			f.clients.endpointSlices(f.selectSlices).resource(endpointSlices),
 		},
 	}, nil
 }

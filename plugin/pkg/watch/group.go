@@ -9,7 +9,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 )
 
 // mcsGroup reads one resource of multicluster.x-k8s.io in the version that the API server offers.
@@ -76,8 +75,9 @@ func (g *mcsGroup) client() rest.Interface {
 	return g.clients.mcs[crdVersions[0]]
 }
 
-func (g *mcsGroup) lists() *cache.ListWatch {
-	return cache.NewFilteredListWatchFromClient(g.client(), g.plural, "", func(*metav1.ListOptions) {})
+// listing lists all objects. What empty makes is for JSON: API servers know nothing else for what a CRD brings.
+func (g *mcsGroup) listing(empty func() any) *listing {
+	return &listing{client: g.client(), plural: g.plural, empty: empty}
 }
 
 // ask lists nothing, from the API server's cache: it proves that the server answers and that we may read.

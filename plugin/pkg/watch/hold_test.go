@@ -215,11 +215,10 @@ func TestAListOfTooManyObjectsIsRefused(t *testing.T) {
 	seen := newTold()
 	w := testWatcher(t, mcs.Exports, seen, clients{})
 	s := storesOf(w.feed.(*exportFeed))["services"]
-	s.listed = maxObjects
-	if _, err := s.Transformer()(service("shop", "a", "10.0.0.1")); !errors.Is(err, errTooLarge) {
-		t.Errorf("One object too many gave %v", err)
+	if err := s.bound(maxObjects); err != nil {
+		t.Errorf("As many objects as there may be gave %v", err)
 	}
-	if err := s.Replace(nil, "1"); !errors.Is(err, errTooLarge) {
+	if err := s.Replace(make([]any, maxObjects+1), "1"); !errors.Is(err, errTooLarge) {
 		t.Errorf("What could be kept of the list gave %v", err)
 	}
 	seen.hadProblems(t, "services too_large")

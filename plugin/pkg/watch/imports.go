@@ -9,7 +9,7 @@ import (
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
@@ -70,11 +70,10 @@ func (f *importFeed) connect(ctx context.Context) ([]stage, error) {
 		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
 		remains: f.remainsOfSlices, hold: &f.holds[1],
 	}
-	discovery := f.clients.core.DiscoveryV1().RESTClient()
 	imported := func(o *metav1.ListOptions) { o.LabelSelector = labelImportName }
 	return []stage{{
-		{"serviceimports", f.group.lists(), f.group.client(), imports},
-		{"endpointslices", cache.NewFilteredListWatchFromClient(discovery, "endpointslices", "", imported), discovery, endpointSlices},
+		f.group.listing(func() any { return &mcsv1beta1.ServiceImport{} }).resource(imports),
+		f.clients.endpointSlices(imported).resource(endpointSlices),
 	}}, nil
 }
 

@@ -27,10 +27,13 @@ import (
 type resource struct {
 	name  string
 	lists *cache.ListWatch
-	// client is asked whether it can stream lists.
-	client any
-	store  *store
+	// listing, where there is one, makes the full lists.
+	listing *listing
+	store   *store
 }
+
+// resource makes one of a listing.
+func (l *listing) resource(s *store) resource { return resource{l.plural, l.lists(), l, s} }
 
 // stage are resources that are read side by side.
 type stage []resource
@@ -212,6 +215,7 @@ func (w *Watcher) ask(ctx context.Context) error {
 func (w *Watcher) reflect(ctx context.Context, r resource) {
 	if r.store.again == nil {
 		w.reflector(ctx, r).RunWithContext(ctx)
+		r.store.ended()
 		return
 	}
 	for ctx.Err() == nil {
@@ -221,53 +225,73 @@ func (w *Watcher) reflect(ctx context.Context, r resource) {
 		r.store.again(once)
 		cancel()
 		running.Wait()
+		r.store.ended()
 	}
 }
 
-// reflector follows one resource. It observes every answer and failure on the way.
+// reflector follows one resource until ctx ends. It observes every answer and failure on the way.
 func (w *Watcher) reflector(ctx context.Context, r resource) *cache.Reflector {
 	lists := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			r.store.stream = nil
+			r.store.asking.Lock()
+			defer r.store.asking.Unlock()
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
 			r.store.start(ctx)
 			if isVersion(options.ResourceVersion) {
 				if err := w.mayGoOn(ctx, r, options.ResourceVersion); err != nil {
 					return nil, err
 				}
 			}
-			list, err := r.lists.ListWithContext(ctx, options)
+			list, err := w.list(ctx, r, options)
 			w.observe(ctx, r.name, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			streamed := options.SendInitialEvents != nil
-			resumes := isVersion(options.ResourceVersion)
-			if streamed {
-				r.store.start(ctx)
-			} else {
-				resumes = r.store.resumes()
-			}
-			if resumes {
+			if r.store.resumes() {
 				if err := w.mayGoOn(ctx, r, options.ResourceVersion); err != nil {
 					return nil, err
 				}
 			}
 			stream, err := r.lists.WatchWithContext(ctx, options)
-			if streamed && apierrors.IsInvalid(err) {
-				return stream, err // an older server that cannot stream lists: the Reflector lists instead
-			}
-			r.store.stream = nil
-			if streamed && err == nil {
-				r.store.stream = stream
-			}
 			w.observe(ctx, r.name, err)
 			return stream, err
 		},
 	}
 	backoff := retry()
 	logger := logr.Discard()
-	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lists, r.client), nil, r.store,
+	return cache.NewReflectorWithOptions(listsFirst{lists}, nil, r.store,
 		cache.ReflectorOptions{Name: r.name, Backoff: &backoff, Logger: &logger, Clock: roundClock{after: until(ctx)}})
+}
+
+// listsFirst has a Reflector list, and not have the list streamed; see list.go.
+type listsFirst struct{ *cache.ListWatch }
+
+// IsWatchListSemanticsUnSupported is what client-go asks.
+func (listsFirst) IsWatchListSemanticsUnSupported() bool { return true }
+
+// list makes a full list. Only the very first may be older than the question, as those of all that use client-go: an API server has
+// such a one at hand, while for a newer one it asks etcd, and waits up to 100 ms. Nothing that has been told is taken back by one.
+func (w *Watcher) list(ctx context.Context, r resource, options metav1.ListOptions) (runtime.Object, error) {
+	options.Limit, options.Continue = 0, "" // whatever client-go thinks of pages
+	if options.ResourceVersion == "0" && (w.feed.synced() || w.feed.wasRestored()) {
+		options.ResourceVersion = ""
+	}
+	if r.listing == nil {
+		return r.lists.ListWithContext(ctx, options)
+	}
+	out := &itemList{}
+	about, err := r.listing.all(ctx, options, func(obj any) error {
+		it, ok := r.store.compact(obj).(runtime.Object)
+		if !ok {
+			return fmt.Errorf("%T in a list", obj)
+		}
+		out.Items = append(out.Items, it)
+		return r.store.bound(len(out.Items))
+	})
+	out.ListMeta = about
+	return out, err
 }
 
 // isVersion reports whether a resourceVersion is one, and not "" or "0", which stand for the newest and for any.
@@ -520,9 +544,8 @@ type store struct {
 	// for resources that answers can do without; hold is then nil too.
 	remains func(items []any) (before, after int)
 	hold    *hold
-	// listed counts the objects of a streamed list, and stream is what it comes by.
-	listed int
-	stream watch.Interface
+	// asking is held while a full list is asked for.
+	asking sync.Mutex
 	// listedJustNow tells that the next watch begins where a list ended, and is not one that was interrupted.
 	listedJustNow bool
 	// complete is closed when the first full list has been passed on.
@@ -534,12 +557,17 @@ type store struct {
 	again func(ctx context.Context)
 }
 
+// ended waits, at the end of a Reflector, for a list that it has asked for: it does not do so itself.
+func (s *store) ended() {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+}
+
 // start is called before a full list is asked for.
 func (s *store) start(ctx context.Context) {
 	if s.hold != nil {
 		s.hold.wait(ctx)
 	}
-	s.listed = 0
 	s.begin()
 }
 
@@ -579,19 +607,10 @@ func (s *store) Delete(obj any) error {
 	return nil
 }
 
-// Replace takes a full list. The Reflector does not stop the stream of one that is refused, so that is done here.
+// Replace takes a full list: of items, or of objects if client-go has made it.
 func (s *store) Replace(objs []any, at string) error {
-	err := s.take(objs, at)
-	if err != nil && s.stream != nil {
-		s.stream.Stop()
-	}
-	return err
-}
-
-// take takes a full list. A streamed one comes as items; client-go does not apply the Transformer to the other kind.
-func (s *store) take(objs []any, at string) error {
 	s.note("list", len(objs))
-	if err := s.bound(max(len(objs), s.listed)); err != nil {
+	if err := s.bound(len(objs)); err != nil {
 		return err
 	}
 	for i, obj := range objs {
@@ -603,7 +622,7 @@ func (s *store) take(objs []any, at string) error {
 	s.reach(version(at))
 	s.replace(objs)
 	s.once.Do(func() { close(s.complete) })
-	s.listedJustNow = s.stream == nil // a streamed list goes on as a watch by itself
+	s.listedJustNow = true
 	return nil
 }
 
@@ -621,14 +640,6 @@ func (s *store) Bookmark(at string) error {
 	s.w.life.proof()
 	s.reach(version(at))
 	return nil
-}
-
-// Transformer implements cache.TransformingStore, so that a streamed list never holds all API objects at once.
-func (s *store) Transformer() cache.TransformFunc {
-	return func(obj any) (any, error) {
-		s.listed++
-		return s.compact(obj), s.bound(s.listed)
-	}
 }
 
 // bound refuses a list of too many objects.

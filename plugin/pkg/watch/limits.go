@@ -17,7 +17,8 @@ const (
 	maxEndpoints = 500_000
 	// maxObjects are those of one full list, exported or not.
 	maxObjects = 500_000
-	// maxBody is the size of one answer, in octets; a stream is not an answer, and client-go bounds each of its events.
+	// maxBody is the size of one answer, in octets. What is read piece by piece is bounded by pieces: client-go does that for the
+	// events of a watch, maxObject for lists.
 	maxBody = 128 << 20
 )
 
@@ -30,7 +31,7 @@ type limited struct{ http.RoundTripper }
 // RoundTrip implements http.RoundTripper.
 func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := l.RoundTripper.RoundTrip(r)
-	if err != nil || r.URL.Query().Has("watch") || response.Body == nil {
+	if err != nil || r.URL.Query().Has("watch") || r.Context().Value(piecewise{}) != nil || response.Body == nil {
 		return response, err
 	}
 	response.Body = &limitedBody{response.Body, maxBody}

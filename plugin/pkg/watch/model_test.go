@@ -180,7 +180,7 @@ type model struct {
 	from uint64         // the resourceVersion of base
 	log  [kinds][]modelEvent
 	at   [kinds]int // how many of log the watch has delivered, -1 before the first list
-	list [kinds]*listing
+	list [kinds]*modelList
 	// selects is which EndpointSlices the watch brings.
 	selects labels.Selector
 
@@ -188,8 +188,8 @@ type model struct {
 	calls []*call // requests of fetches without a reply, in order
 }
 
-// listing is a full list under way: begun, then evaluated at a point of the log, then made items, then passed on.
-type listing struct {
+// modelList is a full list under way: begun, then evaluated at a point of the log, then made items, then passed on.
+type modelList struct {
 	at      int // -1 before it is evaluated
 	selects labels.Selector
 	version uint64
@@ -335,7 +335,7 @@ func (m *model) relist(k kind, behind int) {
 	case l == nil && k != theExports && m.at[theExports] < 0:
 		// Services and slices are listed after the exports.
 	case l == nil:
-		m.list[k] = &listing{at: -1}
+		m.list[k] = &modelList{at: -1}
 		switch k {
 		case theServices:
 			m.feed.begin(&m.feed.servicesBegan)

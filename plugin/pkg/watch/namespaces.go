@@ -44,7 +44,7 @@ func (f *namespaceFeed) connect(context.Context) ([]stage, error) {
 		set: f.set, remove: f.remove, replace: f.replace, compact: func(obj any) any { return identify(obj) },
 		remains: f.remains, hold: &f.hold,
 	}
-	return []stage{{{"namespaces", lists, f.clients.metadata, s}}}, nil
+	return []stage{{{name: "namespaces", lists: lists, store: s}}}, nil
 }
 
 func (f *namespaceFeed) ask(ctx context.Context) error {

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
@@ -107,12 +106,9 @@ func (f *nodeFeed) connect(context.Context) ([]stage, error) {
 		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() {},
 		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
 	}
-	core, discovery := f.clients.core.CoreV1().RESTClient(), f.clients.core.DiscoveryV1().RESTClient()
+	all := &listing{client: f.clients.core.CoreV1().RESTClient(), plural: "nodes", empty: func() any { return &corev1.Node{} }}
 	own := func(o *metav1.ListOptions) { o.LabelSelector = ownSlices }
-	return []stage{{
-		{"nodes", cache.NewFilteredListWatchFromClient(core, "nodes", "", func(*metav1.ListOptions) {}), core, nodes},
-		{"endpointslices", cache.NewFilteredListWatchFromClient(discovery, "endpointslices", "", own), discovery, endpointSlices},
-	}}, nil
+	return []stage{{all.resource(nodes), f.clients.endpointSlices(own).resource(endpointSlices)}}, nil
 }
 
 func (f *nodeFeed) ask(ctx context.Context) error {

@@ -70,7 +70,7 @@ func (f *propertyFeed) connect(ctx context.Context) ([]stage, error) {
 		set: f.set, remove: f.remove, replace: f.replace,
 		compact: compactProperty,
 	}
-	return []stage{{{"clusterproperties", lists, f.clients.dynamic, s}}}, nil
+	return []stage{{{name: "clusterproperties", lists: lists, store: s}}}, nil
 }
 
 func (f *propertyFeed) ask(ctx context.Context) error {

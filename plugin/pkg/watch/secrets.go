@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
@@ -53,14 +52,16 @@ func newSecretFeed(w *Watcher, c clients) *secretFeed {
 }
 
 func (f *secretFeed) connect(context.Context) ([]stage, error) {
-	client := f.clients.core.CoreV1().RESTClient()
 	s := &store{
 		w: f.w, resource: "secrets", complete: make(chan struct{}), begin: func() {},
 		set: f.set, remove: f.remove, replace: f.replace, compact: f.compact, remains: f.remains, hold: &f.hold,
 	}
 	only := func(o *metav1.ListOptions) { o.LabelSelector = f.w.spec.Selector }
-	lists := cache.NewFilteredListWatchFromClient(client, "secrets", f.w.spec.Namespace, only)
-	return []stage{{{"secrets", lists, client, s}}}, nil
+	secrets := &listing{
+		client: f.clients.core.CoreV1().RESTClient(), plural: "secrets", namespace: f.w.spec.Namespace, narrow: only,
+		empty: func() any { return &corev1.Secret{} },
+	}
+	return []stage{{secrets.resource(s)}}, nil
 }
 
 func (f *secretFeed) ask(ctx context.Context) error {

@@ -8,7 +8,6 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
@@ -39,13 +38,15 @@ func (f *serviceRangeFeed) connect(ctx context.Context) ([]stage, error) {
 		return nil, errNotServed
 	}
 	f.w.life.proof()
-	client := f.clients.core.NetworkingV1().RESTClient()
 	s := &store{
 		w: f.w, resource: "servicecidrs", complete: make(chan struct{}), begin: func() {},
 		set: f.set, remove: f.remove, replace: f.replace, compact: func(obj any) any { return obj },
 	}
-	lists := cache.NewFilteredListWatchFromClient(client, "servicecidrs", "", func(*metav1.ListOptions) {})
-	return []stage{{{"servicecidrs", lists, client, s}}}, nil
+	ranges := &listing{
+		client: f.clients.core.NetworkingV1().RESTClient(), plural: "servicecidrs",
+		empty: func() any { return &networkingv1.ServiceCIDR{} },
+	}
+	return []stage{{ranges.resource(s)}}, nil
 }
 
 func (f *serviceRangeFeed) ask(ctx context.Context) error {

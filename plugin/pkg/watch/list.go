@@ -1,0 +1,340 @@
+package watch
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+)
+
+// A full list is one answer of the API server, and each object in it is turned into an item as soon as it has arrived, so that
+// they are never all in memory. A list that is streamed as events of a watch (KEP-3157) would spare as much, but costs an
+// API server two to three times the processor time, and a client half as much again.
+
+// maxObject is how large one object of a list may be, in octets. An API server takes no more than 3 MiB.
+const maxObject = 8 << 20
+
+// listing asks for all objects of a resource.
+type listing struct {
+	client    rest.Interface
+	plural    string
+	namespace string // "" for all
+	// narrow is nil where all objects are wanted.
+	narrow func(*metav1.ListOptions)
+	// empty makes an object to decode into, by JSON, and by protobuf where the API server knows that.
+	empty func() any
+}
+
+// lists is the listing as client-go knows it: for its watches, and for what does not look as expected.
+func (l *listing) lists() *cache.ListWatch {
+	return cache.NewFilteredListWatchFromClient(l.client, l.plural, l.namespace, l.narrowed)
+}
+
+// services lists all Services.
+func (c *clients) services() *listing {
+	return &listing{client: c.core.CoreV1().RESTClient(), plural: "services", empty: func() any { return &corev1.Service{} }}
+}
+
+// endpointSlices lists those EndpointSlices that narrow selects.
+func (c *clients) endpointSlices(narrow func(*metav1.ListOptions)) *listing {
+	return &listing{
+		client: c.core.DiscoveryV1().RESTClient(), plural: "endpointslices", narrow: narrow,
+		empty: func() any { return &discoveryv1.EndpointSlice{} },
+	}
+}
+
+func (l *listing) narrowed(o *metav1.ListOptions) {
+	if l.narrow != nil {
+		l.narrow(o)
+	}
+}
+
+// all calls each for every object, as it arrives. What it returns is about the list as a whole.
+func (l *listing) all(ctx context.Context, options metav1.ListOptions, each func(obj any) error) (about metav1.ListMeta, err error) {
+	l.narrowed(&options)
+	body, err := l.client.Get().Namespace(l.namespace).Resource(l.plural).VersionedParams(&options, metav1.ParameterCodec).
+		SetHeader("Accept-Encoding", "identity"). // to compress costs an API server more than all the rest
+		Stream(context.WithValue(ctx, piecewise{}, true))
+	if err != nil {
+		return about, err
+	}
+	defer func() { _ = body.Close() }() // all that is wanted of it was read
+	return l.read(body, each)
+}
+
+// read does the same with an answer.
+func (l *listing) read(body io.Reader, each func(obj any) error) (about metav1.ListMeta, err error) {
+	meter := &meter{body, maxObject}
+	in := bufio.NewReaderSize(meter, 64<<10)
+	arrived := func(obj any) error {
+		meter.rest = maxObject
+		return each(obj)
+	}
+	if start, err := in.Peek(len(protobufMagic)); err == nil && bytes.Equal(start, protobufMagic) {
+		return l.protobuf(in, arrived)
+	}
+	return l.json(in, arrived)
+}
+
+// piecewise marks a request whose answer is read piece by piece, so that the pieces are what is bounded.
+type piecewise struct{}
+
+// meter bounds how much is read until rest is set anew.
+type meter struct {
+	io.Reader
+	rest int
+}
+
+// Read implements io.Reader.
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	if m.rest -= n; m.rest < 0 {
+		return 0, fmt.Errorf("%w: an object of more than %d MiB", errTooLarge, maxObject>>20)
+	}
+	return n, err
+}
+
+// errPart says that an API server answered with less than it was asked for.
+var errPart = errors.New("the API server has sent only a part of a list")
+
+// JSON: {"apiVersion": ..., "items": [...], "kind": ..., "metadata": {...}}, in any order.
+
+func (l *listing) json(in io.Reader, each func(obj any) error) (about metav1.ListMeta, err error) {
+	d := json.NewDecoder(in)
+	if err := expect(d, '{'); err != nil {
+		return about, err
+	}
+	for d.More() {
+		field, err := d.Token()
+		if err != nil {
+			return about, l.malformed(err)
+		}
+		switch field {
+		case "metadata":
+			err = d.Decode(&about)
+		case "items":
+			err = l.items(d, each)
+		default:
+			err = d.Decode(new(json.RawMessage))
+		}
+		if err != nil {
+			return about, l.malformed(err)
+		}
+	}
+	if err := expect(d, '}'); err != nil {
+		return about, err
+	}
+	return about, whole(about)
+}
+
+func (l *listing) items(d *json.Decoder, each func(obj any) error) error {
+	start, err := d.Token()
+	if err != nil || start == nil { // null is an empty list
+		return err
+	}
+	if start != json.Delim('[') {
+		return fmt.Errorf("items begin with %v", start)
+	}
+	for d.More() {
+		obj := l.empty()
+		if err := d.Decode(obj); err != nil {
+			return err
+		}
+		if short, ok := obj.(*shortExport); ok {
+			obj = short.object()
+		}
+		if err := each(obj); err != nil {
+			return err
+		}
+	}
+	return expect(d, ']')
+}
+
+func expect(d *json.Decoder, want json.Delim) error {
+	got, err := d.Token()
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil && got != want {
+		err = fmt.Errorf("%v where there should be %v", got, want)
+	}
+	return err
+}
+
+func whole(about metav1.ListMeta) error {
+	if about.Continue != "" {
+		return errPart
+	}
+	return nil
+}
+
+func (l *listing) malformed(err error) error {
+	return fmt.Errorf("a list of %s: %w", l.plural, err)
+}
+
+// Protobuf: the octets "k8s\0", then a runtime.Unknown whose field 2 is the list. In that, field 1 is about the list, and each
+// field 2 is an object.
+
+var protobufMagic = []byte("k8s\x00")
+
+const (
+	unknownRaw  = 2
+	listMeta    = 1
+	listItem    = 2
+	wireOctets  = 2 // the type of a field that has a length
+	wireTypeLen = 3 // how many bits the type of a field has
+)
+
+func (l *listing) protobuf(in *bufio.Reader, each func(obj any) error) (about metav1.ListMeta, err error) {
+	w := &wire{in: in}
+	if _, err := w.octets(uint64(len(protobufMagic))); err != nil {
+		return about, l.malformed(err)
+	}
+	found := false
+	for {
+		field, size, err := w.field()
+		switch {
+		case errors.Is(err, io.EOF) && found:
+			return about, whole(about)
+		case err != nil:
+		case field == unknownRaw:
+			found = true
+			err = l.objects(w, w.at+size, &about, each)
+		default:
+			_, err = w.octets(size)
+		}
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return about, l.malformed(err)
+		}
+	}
+}
+
+// objects reads a list that ends at an offset.
+func (l *listing) objects(w *wire, end uint64, about *metav1.ListMeta, each func(obj any) error) error {
+	for w.at < end {
+		field, size, err := w.field()
+		if err != nil {
+			return err
+		}
+		if w.at > end || size > end-w.at {
+			return errors.New("the last object is longer than the list")
+		}
+		octets, err := w.octets(size)
+		if err != nil {
+			return err
+		}
+		switch field {
+		case listMeta:
+			err = about.Unmarshal(octets)
+		case listItem:
+			obj := l.empty()
+			into, ok := obj.(interface{ Unmarshal(octets []byte) error })
+			if !ok {
+				return errors.New("it is in protobuf, where JSON was asked for")
+			}
+			if err = into.Unmarshal(octets); err == nil {
+				err = each(obj)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wire reads the encoding of protobuf.
+type wire struct {
+	in     *bufio.Reader
+	at     uint64 // how much has been read
+	buffer []byte
+}
+
+// ReadByte implements io.ByteReader.
+func (w *wire) ReadByte() (byte, error) {
+	b, err := w.in.ReadByte()
+	if err == nil {
+		w.at++
+	}
+	return b, err
+}
+
+// field reads the head of a field. The error is io.EOF when there is no further one.
+func (w *wire) field() (number, size uint64, err error) {
+	tag, err := binary.ReadUvarint(w)
+	if err != nil {
+		return 0, 0, err
+	}
+	if tag&(1<<wireTypeLen-1) != wireOctets {
+		return 0, 0, fmt.Errorf("a field %d of type %d in it", tag>>wireTypeLen, tag&(1<<wireTypeLen-1))
+	}
+	if size, err = binary.ReadUvarint(w); errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return tag >> wireTypeLen, size, err
+}
+
+// octets are good until the next call.
+func (w *wire) octets(size uint64) ([]byte, error) {
+	if size > maxObject {
+		return nil, fmt.Errorf("%w: an object of more than %d MiB", errTooLarge, maxObject>>20)
+	}
+	if uint64(cap(w.buffer)) < size {
+		w.buffer = make([]byte, size)
+	}
+	n, err := io.ReadFull(w.in, w.buffer[:size])
+	w.at += uint64(n) //nolint:gosec // not negative
+	return w.buffer[:n], err
+}
+
+// shortExport is what anybody asks of a ServiceExport, of which a member can have ten thousand. API servers know JSON only for them.
+type shortExport struct {
+	Metadata struct {
+		Name              string            `json:"name"`
+		Namespace         string            `json:"namespace"`
+		ResourceVersion   string            `json:"resourceVersion"`
+		CreationTimestamp metav1.Time       `json:"creationTimestamp"`
+		Annotations       map[string]string `json:"annotations"`
+	} `json:"metadata"`
+	Spec mcsv1beta1.ServiceExportSpec `json:"spec"`
+}
+
+// object is of version v1beta1, whatever it was: the schemas are the same.
+func (e *shortExport) object() *mcsv1beta1.ServiceExport {
+	m := &e.Metadata
+	return &mcsv1beta1.ServiceExport{Spec: e.Spec, ObjectMeta: metav1.ObjectMeta{
+		Name: m.Name, Namespace: m.Namespace, ResourceVersion: m.ResourceVersion, CreationTimestamp: m.CreationTimestamp, Annotations: m.Annotations,
+	}}
+}
+
+// itemList is a full list whose objects have been turned into items.
+type itemList struct {
+	metav1.TypeMeta
+	metav1.ListMeta
+	Items []runtime.Object
+}
+
+// DeepCopyObject implements runtime.Object: nobody changes a list or what is in it.
+func (l *itemList) DeepCopyObject() runtime.Object { return l }
+
+// GetObjectKind implements runtime.Object.
+func (i *item) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements runtime.Object: nobody changes an item.
+func (i *item) DeepCopyObject() runtime.Object { return i }

@@ -1,0 +1,302 @@
+package watch
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes/scheme"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+	mcsscheme "sigs.k8s.io/mcs-api/pkg/client/clientset/versioned/scheme"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+)
+
+var (
+	exportListing  = listing{plural: "serviceexports", empty: func() any { return &shortExport{} }}
+	importListing  = listing{plural: "serviceimports", empty: func() any { return &mcsv1beta1.ServiceImport{} }}
+	serviceListing = listing{plural: "services", empty: func() any { return &corev1.Service{} }}
+	sliceListing   = listing{plural: "endpointslices", empty: func() any { return &discoveryv1.EndpointSlice{} }}
+)
+
+// readAll reads an answer of which little arrives at a time.
+func (l *listing) readAll(answer string) (objects []any, about metav1.ListMeta, err error) {
+	about, err = l.read(&dripping{strings.NewReader(answer), 61}, func(obj any) error {
+		objects = append(objects, obj)
+		return nil
+	})
+	return objects, about, err
+}
+
+// dripping is a reader that gives at most so much at a time.
+type dripping struct {
+	io.Reader
+	at int
+}
+
+func (d *dripping) Read(p []byte) (int, error) { return d.Reader.Read(p[:min(len(p), d.at)]) }
+
+// exportJSON is a ServiceExport as an API server writes it.
+func exportJSON(version, name string) string {
+	return fmt.Sprintf(`{"apiVersion":"multicluster.x-k8s.io/%s","kind":"ServiceExport","metadata":{"annotations":{"clusterset-dns.io/weight-percent":"30"},`+
+		`"creationTimestamp":"2026-11-01T10:00:00Z","generation":1,"labels":{"a":"b"},"managedFields":[{"apiVersion":"multicluster.x-k8s.io/%s","fieldsType":"FieldsV1",`+
+		`"fieldsV1":{"f:metadata":{"f:annotations":{".":{},"f:clusterset-dns.io/weight-percent":{}}}},"manager":"kubectl","operation":"Update","time":"2026-11-01T10:00:00Z"}],`+
+		`"name":%q,"namespace":"shop","resourceVersion":"1017","uid":"6f9619ff-8b86-d011-b42d-00c04fc964ff"},"spec":{"exportedAnnotations":{"x":"1"},"exportedLabels":{"y":"2"}},`+
+		`"status":{"conditions":[{"type":"Valid","status":"True","lastTransitionTime":"2026-11-01T10:00:00Z","reason":"Valid","message":""}]}}`, version, version, name)
+}
+
+// listJSON is a list of a CRD's objects as an API server writes it.
+func listJSON(kind string, items ...string) string {
+	return `{"apiVersion":"multicluster.x-k8s.io/v1beta1","items":[` + strings.Join(items, ",") + `],"kind":"` + kind + `List","metadata":{"continue":"","resourceVersion":"2099"}}` + "\n"
+}
+
+const importJSON = `{"apiVersion":"multicluster.x-k8s.io/v1beta1","kind":"ServiceImport","metadata":{"name":"web","namespace":"shop","resourceVersion":"9"},` +
+	`"spec":{"type":"ClusterSetIP","ips":["10.0.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"sessionAffinity":"ClientIP"},"status":{"clusters":[{"cluster":"east"}]}}`
+
+// protobufOf is an object as an API server sends it.
+func protobufOf(tb testing.TB, list runtime.Object) string {
+	tb.Helper()
+	var out bytes.Buffer
+	if err := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Encode(list, &out); err != nil {
+		tb.Fatal(err)
+	}
+	return out.String()
+}
+
+func fullService(name string) corev1.Service {
+	s := service("shop", name, "10.0.0.1")
+	s.TypeMeta = metav1.TypeMeta{}
+	s.ResourceVersion, s.Labels = "7", map[string]string{"app": name}
+	s.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)}}
+	s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}}
+	return *s
+}
+
+func services(names ...string) *corev1.ServiceList {
+	list := &corev1.ServiceList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceList"}, ListMeta: metav1.ListMeta{ResourceVersion: "2099"}}
+	for _, name := range names {
+		list.Items = append(list.Items, fullService(name))
+	}
+	return list
+}
+
+// TestAListSaysPieceByPieceWhatItSaysAsAWhole compares with client-go's decoders.
+func TestAListSaysPieceByPieceWhatItSaysAsAWhole(t *testing.T) {
+	many := make([]string, 1000)
+	for i := range many {
+		many[i] = fmt.Sprint("web-", i)
+	}
+	oneSlice := &discoveryv1.EndpointSliceList{TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSliceList"},
+		Items: []discoveryv1.EndpointSlice{*slice("shop", "web-1", "web", "10.8.0.1", "10.8.0.2")}}
+	for _, tc := range []struct {
+		name    string
+		listing listing
+		answer  string
+	}{
+		{"no export", exportListing, listJSON("ServiceExport")},
+		{"an export", exportListing, listJSON("ServiceExport", exportJSON("v1beta1", "web"))},
+		{"several, of both versions", exportListing, listJSON("ServiceExport", exportJSON("v1beta1", "web"), exportJSON("v1alpha1", "api"))},
+		{"exports without most fields", exportListing, listJSON("ServiceExport", `{"apiVersion":"multicluster.x-k8s.io/v1beta1","kind":"ServiceExport","metadata":{"name":"web","creationTimestamp":null}}`)},
+		{"null instead of items", exportListing, `{"kind":"ServiceExportList","apiVersion":"multicluster.x-k8s.io/v1beta1","items":null,"metadata":{"resourceVersion":"3"}}`},
+		{"the metadata first, room between the fields, and one that nobody knows", exportListing,
+			`{ "kind": "ServiceExportList", "apiVersion": "multicluster.x-k8s.io/v1beta1", "metadata": {"resourceVersion": "3"}, "more": [{"a": {}}], "items": [ ` + exportJSON("v1beta1", "web") + ` ] }`},
+		{"an import", importListing, listJSON("ServiceImport", importJSON)},
+		{"no service", serviceListing, protobufOf(t, services())},
+		{"a service", serviceListing, protobufOf(t, services("web"))},
+		{"a thousand services", serviceListing, protobufOf(t, services(many...))},
+		{"an EndpointSlice", sliceListing, protobufOf(t, oneSlice)},
+		{"a service in JSON, from who knows no protobuf", serviceListing, `{"kind":"ServiceList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[{"metadata":{"name":"web","namespace":"shop"},"spec":{"clusterIP":"10.0.0.1","ports":[{"port":80,"targetPort":"http"}]}}]}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, about, err := tc.listing.readAll(tc.answer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, wantAbout := asAWhole(t, tc.answer)
+			if about != wantAbout || len(got) != len(want) {
+				t.Fatalf("%d objects, %+v; want %d, %+v", len(got), about, len(want), wantAbout)
+			}
+			for i := range want {
+				if a, b := said(got[i]), said(want[i]); !reflect.DeepEqual(a, b) {
+					t.Errorf("Object %d says %+v, want %+v", i, a, b)
+				}
+			}
+		})
+	}
+}
+
+// asAWhole decodes a list as client-go does.
+func asAWhole(t *testing.T, answer string) (objects []any, about metav1.ListMeta) {
+	t.Helper()
+	codecs := scheme.Codecs
+	if strings.Contains(answer, "multicluster.x-k8s.io") {
+		codecs = mcsscheme.Codecs
+	}
+	list, err := runtime.Decode(codecs.UniversalDeserializer(), []byte(answer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := reflect.ValueOf(list).Elem()
+	for i := range value.FieldByName("Items").Len() {
+		objects = append(objects, value.FieldByName("Items").Index(i).Addr().Interface())
+	}
+	return objects, value.FieldByName("ListMeta").Interface().(metav1.ListMeta)
+}
+
+// said is what matters of an object: of exports what becomes of them, of all others everything.
+func said(obj any) any {
+	switch o := obj.(type) {
+	case *mcsv1beta1.ServiceExport:
+		key, export, ok := (converter{reject: func(Rejection) {}}).export(o)
+		return []any{key, export, ok, *identify(o)}
+	case *mcsv1beta1.ServiceImport:
+		o.TypeMeta = metav1.TypeMeta{}
+	}
+	return obj
+}
+
+// TestAListThatEndsEarlyIsAnError cuts lists everywhere.
+func TestAListThatEndsEarlyIsAnError(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		listing listing
+		answer  string
+	}{
+		{"in JSON", exportListing, strings.TrimSpace(listJSON("ServiceExport", exportJSON("v1beta1", "web"), exportJSON("v1beta1", "api")))},
+		{"in protobuf", serviceListing, protobufOf(t, services("web", "api"))},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, _, err := tc.listing.readAll(tc.answer); err != nil {
+				t.Fatal(err)
+			}
+			// An API server writes two empty fields behind the list, which nobody misses.
+			whole := strings.TrimRight(tc.answer, "\x1a\x22\x00")
+			for n := range len(whole) {
+				if objects, _, err := tc.listing.readAll(tc.answer[:n]); err == nil {
+					t.Fatalf("%d of %d octets gave %d objects and no error", n, len(tc.answer), len(objects))
+				}
+			}
+		})
+	}
+}
+
+func TestAListThatIsNoneIsAnError(t *testing.T) {
+	part := services("web")
+	part.Continue = "more"
+	envelope := func(raw string) string { return "k8s\x00" + field(unknownRaw, raw) }
+	for _, tc := range []struct {
+		name    string
+		listing listing
+		answer  string
+		want    string
+		is      error
+	}{
+		{"nothing", serviceListing, "", "", io.ErrUnexpectedEOF},
+		{"text", serviceListing, "<html>", "invalid character", nil},
+		{"another value", serviceListing, "[]", "[ where there should be {", nil},
+		{"items that are none", exportListing, `{"items":{}}`, "a list of serviceexports: items begin with {", nil},
+		{"an export that is none", exportListing, `{"items":[7]}`, "a list of serviceexports: json: cannot unmarshal number", nil},
+		{"a name that is no text", exportListing, `{"items":[{"metadata":{"name":7}}]}`, "cannot unmarshal number", nil},
+		{"a part of a list", exportListing, `{"items":[],"metadata":{"continue":"more"}}`, "", errPart},
+		{"a part of a list in protobuf", serviceListing, protobufOf(t, part), "", errPart},
+		{"an object without end", exportListing, `{"items":[{"x":"` + strings.Repeat("x", maxObject+1), "", errTooLarge},
+		{"a field without end", exportListing, `{"more":"` + strings.Repeat("x", maxObject+1), "", errTooLarge},
+		{"protobuf of what has none", exportListing, protobufOf(t, services("web")), "a list of serviceexports: it is in protobuf", nil},
+		{"an object larger than any", serviceListing, "k8s\x00\x12\xff\xff\xff\xff\x7f\x12\xff\xff\xff\xff\x0f", "", errTooLarge},
+		{"an object larger than the list", serviceListing, envelope("\x12\x05abc") + "defghij", "a list of services: the last object is longer than the list", nil},
+		{"a field that has no length", serviceListing, envelope("\x08\x01"), "a list of services: a field 1 of type 0 in it", nil},
+		{"an object that is none", serviceListing, envelope(field(listItem, "\xff\xff")), "a list of services: ", nil},
+		{"metadata that are none", serviceListing, envelope(field(listMeta, "\xff\xff")), "a list of services: ", nil},
+		{"no list", serviceListing, "k8s\x00" + field(3, ""), "", io.ErrUnexpectedEOF},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, _, err := tc.listing.readAll(tc.answer)
+			if err == nil || !strings.Contains(err.Error(), tc.want) || tc.is != nil && !errors.Is(err, tc.is) {
+				t.Errorf("Got error %v, want %q %v", err, tc.want, tc.is)
+			}
+		})
+	}
+}
+
+// field is a field of protobuf that has a short text.
+func field(number byte, text string) string {
+	return string([]byte{number<<wireTypeLen | wireOctets, byte(len(text))}) + text
+}
+
+func TestAListEndsWithWhoReadsIt(t *testing.T) {
+	enough := errors.New("enough")
+	for name, answer := range map[string]string{
+		"in JSON":     listJSON("Service", `{}`, `{}`),
+		"in protobuf": protobufOf(t, services("web", "api")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := 0
+			_, err := serviceListing.read(strings.NewReader(answer), func(any) error {
+				seen++
+				return enough
+			})
+			if !errors.Is(err, enough) || seen != 1 {
+				t.Errorf("Got %v after %d objects", err, seen)
+			}
+		})
+	}
+}
+
+// FuzzList reads whatever an API server may send as a list.
+func FuzzList(f *testing.F) {
+	f.Add(listJSON("ServiceExport", exportJSON("v1beta1", "web")))
+	f.Add(protobufOf(f, services("web", "api")))
+	f.Add(`{"items":null,"metadata":{"resourceVersion":"3"}}`)
+	f.Fuzz(func(t *testing.T, answer string) {
+		for _, l := range []listing{exportListing, serviceListing} {
+			objects, _, err := l.readAll(answer)
+			if err != nil {
+				continue
+			}
+			for _, obj := range objects {
+				if key, _, ok := (converter{reject: func(Rejection) {}}).export(obj); ok && key == (mcs.ServiceKey{}) {
+					t.Errorf("An export without a name: %+v", obj)
+				}
+			}
+		}
+	})
+}
+
+func BenchmarkListOfExports(b *testing.B) {
+	items := make([]string, 1000)
+	for i := range items {
+		items[i] = exportJSON("v1beta1", fmt.Sprint("web-", i))
+	}
+	answer := listJSON("ServiceExport", items...)
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		if _, err := exportListing.read(strings.NewReader(answer), func(any) error { n++; return nil }); err != nil || n != 1000 {
+			b.Fatal(n, err)
+		}
+	}
+}
+
+func BenchmarkListOfServices(b *testing.B) {
+	names := make([]string, 1000)
+	for i := range names {
+		names[i] = fmt.Sprint("web-", i)
+	}
+	answer := protobufOf(b, services(names...))
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		if _, err := serviceListing.read(strings.NewReader(answer), func(any) error { n++; return nil }); err != nil || n != 1000 {
+			b.Fatal(n, err)
+		}
+	}
+}
