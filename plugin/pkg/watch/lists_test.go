@@ -1,0 +1,159 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
+)
+
+// lists notes the resourceVersions with which full lists are asked for.
+type lists struct {
+	http.RoundTripper
+	mu    sync.Mutex
+	asked map[string][]string // by resource
+}
+
+func (l *lists) RoundTrip(r *http.Request) (*http.Response, error) {
+	query, resource := r.URL.Query(), r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	if _, known := apiKinds[resource]; known && !query.Has("watch") && query.Get("limit") != "1" {
+		l.mu.Lock()
+		l.asked[resource] = append(l.asked[resource], query.Get("resourceVersion"))
+		l.mu.Unlock()
+	}
+	return l.RoundTripper.RoundTrip(r)
+}
+
+// were waits for so many lists of each resource, and returns the versions of the last ones.
+func (l *lists) were(t *testing.T, each int) (versions []string) {
+	t.Helper()
+	eventually(t, "all is listed", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		versions = nil
+		for _, resource := range []string{"serviceexports", "services", "endpointslices"} {
+			if len(l.asked[resource]) < each {
+				return false
+			}
+			versions = append(versions, l.asked[resource][each-1])
+		}
+		return true
+	})
+	return versions
+}
+
+// TestOnlyTheFirstListMayBeOld: what has been told must not be taken back by an older list.
+func TestOnlyTheFirstListMayBeOld(t *testing.T) {
+	cached, newest := []string{"0", "0", "0"}, []string{"", "", ""}
+	for _, tc := range []struct {
+		name          string
+		seed          *Seed
+		first, second []string
+	}{
+		{"of what is not known yet", nil, cached, newest},
+		{"of what is restored", &Seed{}, newest, newest},
+		{"of what is restored wholly", &Seed{Synced: true}, newest, newest},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			server := newAPIServer(t)
+			transport := &http.Transport{}
+			seen := &lists{RoundTripper: transport, asked: map[string][]string{}}
+			connection, err := NewConnection(&rest.Config{Host: server.http.URL, Transport: seen})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := Start(Spec{Kind: mcs.Exports, Cluster: "east", Connection: connection, Observer: newTold(), Seed: tc.seed})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer transport.CloseIdleConnections()
+			defer w.Close()
+			if got := seen.were(t, 1); !slices.Equal(got, tc.first) {
+				t.Errorf("The first lists were of versions %q, want %q", got, tc.first)
+			}
+			eventually(t, "the state is synced", func() bool { return w.Status().State == Synced })
+			w.anew()
+			if got := seen.were(t, 2); !slices.Equal(got, tc.second) {
+				t.Errorf("The second lists were of versions %q, want %q", got, tc.second)
+			}
+		})
+	}
+}
+
+// TestNoListGoesOnAfterTheEnd closes a Watcher while the rest of a list is waited for.
+func TestNoListGoesOnAfterTheEnd(t *testing.T) {
+	inner := newAPIServer(t)
+	waits := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/serviceexports") || r.URL.Query().Get("limit") == "1" {
+			inner.serve(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, `{"items":[`+exportJSON("v1beta1", "web")+`,`) // who is gone does not miss it
+		w.(http.Flusher).Flush()
+		close(waits)
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	connection, err := NewConnection(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, _ := startWatcher(t, mcs.Exports, connection)
+	<-waits
+	w.Close()
+	stacks := make([]byte, 1<<20)
+	if stacks = stacks[:runtime.Stack(stacks, true)]; strings.Contains(string(stacks), "watch.(*listing).all") {
+		t.Errorf("A list goes on:\n%s", stacks)
+	}
+}
+
+// endless is an API server that does not end.
+type endless struct{}
+
+func (endless) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(zeros{})}, nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestAnAnswerIsBoundedThatIsReadAsAWhole(t *testing.T) {
+	whole, pieces := t.Context(), context.WithValue(t.Context(), piecewise{}, true)
+	for name, tc := range map[string]struct {
+		ctx     context.Context
+		url     string
+		bounded bool
+	}{
+		"an object":            {whole, "https://east.invalid/api/v1/services/web", true},
+		"a watch":              {whole, "https://east.invalid/api/v1/services?watch=true", false},
+		"a list read in parts": {pieces, "https://east.invalid/api/v1/services", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			request, err := http.NewRequestWithContext(tc.ctx, http.MethodGet, tc.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := limited{endless{}}.RoundTrip(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = response.Body.Close() }()
+			n, err := io.CopyN(io.Discard, response.Body, maxBody+1)
+			if errors.Is(err, errTooLarge) != tc.bounded || !tc.bounded && err != nil {
+				t.Errorf("After %d octets: %v", n, err)
+			}
+		})
+	}
+}
