@@ -149,7 +149,7 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 	f.slicesReached.Store(0)
 	exports, services, endpointSlices := f.stores()
 	return []stage{
-		{f.group.listing(func() any { return &shortExport{} }).resource(exports)},
+		{f.group.listing(recycledExports).resource(exports)},
 		{
 			f.clients.services().resource(services),
 			f.clients.endpointSlices(f.selectSlices).resource(endpointSlices),

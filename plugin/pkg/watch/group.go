@@ -75,9 +75,9 @@ func (g *mcsGroup) client() rest.Interface {
 	return g.clients.mcs[crdVersions[0]]
 }
 
-// listing lists all objects. What empty makes is for JSON: API servers know nothing else for what a CRD brings.
-func (g *mcsGroup) listing(empty func() any) *listing {
-	return &listing{client: g.client(), plural: g.plural, empty: empty}
+// listing lists all objects. They are made for JSON: API servers know nothing else for what a CRD brings.
+func (g *mcsGroup) listing(objects func() (next func() any)) *listing {
+	return &listing{client: g.client(), plural: g.plural, objects: objects}
 }
 
 // ask lists nothing, from the API server's cache: it proves that the server answers and that we may read.

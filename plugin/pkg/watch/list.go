@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,8 +36,48 @@ type listing struct {
 	namespace string // "" for all
 	// narrow is nil where all objects are wanted.
 	narrow func(*metav1.ListOptions)
-	// empty makes an object to decode into, by JSON, and by protobuf where the API server knows that.
-	empty func() any
+	// objects makes, for each list, what makes the objects to decode into: by JSON, and by protobuf where the API server knows that.
+	objects func() (next func() any)
+}
+
+// each makes new objects, for who keeps them.
+func each[T any]() (next func() any) { return func() any { return new(T) } }
+
+// recycledServices makes the same Service again and again, for who keeps nothing of it but texts and numbers.
+func recycledServices() (next func() any) {
+	var s corev1.Service
+	return func() any {
+		s = corev1.Service{ObjectMeta: recycled(s.ObjectMeta), Spec: corev1.ServiceSpec{Ports: s.Spec.Ports[:0]}}
+		return &s
+	}
+}
+
+// recycledSlices does the same with EndpointSlices.
+func recycledSlices() (next func() any) {
+	var s discoveryv1.EndpointSlice
+	return func() any {
+		s = discoveryv1.EndpointSlice{ObjectMeta: recycled(s.ObjectMeta), Endpoints: s.Endpoints[:0], Ports: s.Ports[:0]}
+		return &s
+	}
+}
+
+// recycledExports does the same with ServiceExports.
+func recycledExports() (next func() any) {
+	var s shortExport
+	return func() any {
+		for _, texts := range []map[string]string{s.Metadata.Annotations, s.Spec.ExportedLabels, s.Spec.ExportedAnnotations} {
+			clear(texts)
+		}
+		s.Metadata = shortMetadata{Annotations: s.Metadata.Annotations}
+		return &s
+	}
+}
+
+// recycled is empty but for the room in its maps.
+func recycled(m metav1.ObjectMeta) metav1.ObjectMeta {
+	clear(m.Labels)
+	clear(m.Annotations)
+	return metav1.ObjectMeta{Labels: m.Labels, Annotations: m.Annotations}
 }
 
 // lists is the listing as client-go knows it: for its watches, and for what does not look as expected.
@@ -45,14 +87,14 @@ func (l *listing) lists() *cache.ListWatch {
 
 // services lists all Services.
 func (c *clients) services() *listing {
-	return &listing{client: c.core.CoreV1().RESTClient(), plural: "services", empty: func() any { return &corev1.Service{} }}
+	return &listing{client: c.core.CoreV1().RESTClient(), plural: "services", objects: recycledServices}
 }
 
 // endpointSlices lists those EndpointSlices that narrow selects.
 func (c *clients) endpointSlices(narrow func(*metav1.ListOptions)) *listing {
 	return &listing{
 		client: c.core.DiscoveryV1().RESTClient(), plural: "endpointslices", narrow: narrow,
-		empty: func() any { return &discoveryv1.EndpointSlice{} },
+		objects: recycledSlices,
 	}
 }
 
@@ -148,8 +190,8 @@ func (l *listing) items(d *json.Decoder, each func(obj any) error) error {
 	if start != json.Delim('[') {
 		return fmt.Errorf("items begin with %v", start)
 	}
-	for d.More() {
-		obj := l.empty()
+	for next := l.objects(); d.More(); {
+		obj := next()
 		if err := d.Decode(obj); err != nil {
 			return err
 		}
@@ -212,7 +254,7 @@ func (l *listing) protobuf(in *bufio.Reader, each func(obj any) error) (about me
 		case err != nil:
 		case field == unknownRaw:
 			found = true
-			err = l.objects(w, w.at+size, &about, each)
+			err = w.list(w.at+size, &about, l.objects(), each)
 		default:
 			_, err = w.octets(size)
 		}
@@ -225,8 +267,9 @@ func (l *listing) protobuf(in *bufio.Reader, each func(obj any) error) (about me
 	}
 }
 
-// objects reads a list that ends at an offset.
-func (l *listing) objects(w *wire, end uint64, about *metav1.ListMeta, each func(obj any) error) error {
+// list reads a list that ends at an offset.
+func (w *wire) list(end uint64, about *metav1.ListMeta, next func() any, each func(obj any) error) error {
+	var lean []byte
 	for w.at < end {
 		field, size, err := w.field()
 		if err != nil {
@@ -243,12 +286,13 @@ func (l *listing) objects(w *wire, end uint64, about *metav1.ListMeta, each func
 		case listMeta:
 			err = about.Unmarshal(octets)
 		case listItem:
-			obj := l.empty()
+			obj := next()
 			into, ok := obj.(interface{ Unmarshal(octets []byte) error })
 			if !ok {
 				return errors.New("it is in protobuf, where JSON was asked for")
 			}
-			if err = into.Unmarshal(octets); err == nil {
+			lean = withoutManagedFields(lean[:0], octets)
+			if err = into.Unmarshal(lean); err == nil {
 				err = each(obj)
 			}
 		}
@@ -257,6 +301,39 @@ func (l *listing) objects(w *wire, end uint64, about *metav1.ListMeta, each func
 		}
 	}
 	return nil
+}
+
+// withoutManagedFields appends an object, but for the notes about who manages what of it (field 17 of its ObjectMeta, field 1):
+// they are much of most objects, and nobody asks for them. What makes no sense is left to who decodes it.
+func withoutManagedFields(to, object []byte) []byte {
+	const objectMeta, managedFields = 1, 17
+	for len(object) > 0 {
+		number, kind, size := protowire.ConsumeField(object)
+		if size < 0 {
+			return append(to, object...)
+		}
+		if number != objectMeta || kind != protowire.BytesType {
+			to, object = append(to, object[:size]...), object[size:]
+			continue
+		}
+		_, _, tag := protowire.ConsumeTag(object)
+		meta, _ := protowire.ConsumeBytes(object[tag:])
+		object = object[size:]
+		kept := 0 // of meta, moved to its beginning
+		for rest := meta; len(rest) > 0; {
+			number, _, size := protowire.ConsumeField(rest)
+			if size < 0 {
+				size = len(rest)
+			}
+			if number != managedFields {
+				kept += copy(meta[kept:], rest[:size])
+			}
+			rest = rest[size:]
+		}
+		to = protowire.AppendTag(to, objectMeta, protowire.BytesType)
+		to = protowire.AppendBytes(to, meta[:kept])
+	}
+	return to
 }
 
 // wire reads the encoding of protobuf.
@@ -305,21 +382,23 @@ func (w *wire) octets(size uint64) ([]byte, error) {
 
 // shortExport is what anybody asks of a ServiceExport, of which a member can have ten thousand. API servers know JSON only for them.
 type shortExport struct {
-	Metadata struct {
-		Name              string            `json:"name"`
-		Namespace         string            `json:"namespace"`
-		ResourceVersion   string            `json:"resourceVersion"`
-		CreationTimestamp metav1.Time       `json:"creationTimestamp"`
-		Annotations       map[string]string `json:"annotations"`
-	} `json:"metadata"`
-	Spec mcsv1beta1.ServiceExportSpec `json:"spec"`
+	Metadata shortMetadata                `json:"metadata"`
+	Spec     mcsv1beta1.ServiceExportSpec `json:"spec"`
+}
+
+type shortMetadata struct {
+	Name              string            `json:"name"`
+	Namespace         string            `json:"namespace"`
+	ResourceVersion   string            `json:"resourceVersion"`
+	CreationTimestamp time.Time         `json:"creationTimestamp"`
+	Annotations       map[string]string `json:"annotations"`
 }
 
 // object is of version v1beta1, whatever it was: the schemas are the same.
 func (e *shortExport) object() *mcsv1beta1.ServiceExport {
 	m := &e.Metadata
 	return &mcsv1beta1.ServiceExport{Spec: e.Spec, ObjectMeta: metav1.ObjectMeta{
-		Name: m.Name, Namespace: m.Namespace, ResourceVersion: m.ResourceVersion, CreationTimestamp: m.CreationTimestamp, Annotations: m.Annotations,
+		Name: m.Name, Namespace: m.Namespace, ResourceVersion: m.ResourceVersion, CreationTimestamp: metav1.NewTime(m.CreationTimestamp), Annotations: m.Annotations,
 	}}
 }
 

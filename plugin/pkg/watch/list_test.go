@@ -2,6 +2,7 @@ package watch
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,10 +24,10 @@ import (
 )
 
 var (
-	exportListing  = listing{plural: "serviceexports", empty: func() any { return &shortExport{} }}
-	importListing  = listing{plural: "serviceimports", empty: func() any { return &mcsv1beta1.ServiceImport{} }}
-	serviceListing = listing{plural: "services", empty: func() any { return &corev1.Service{} }}
-	sliceListing   = listing{plural: "endpointslices", empty: func() any { return &discoveryv1.EndpointSlice{} }}
+	exportListing  = listing{plural: "serviceexports", objects: each[shortExport]}
+	importListing  = listing{plural: "serviceimports", objects: each[mcsv1beta1.ServiceImport]}
+	serviceListing = listing{plural: "services", objects: each[corev1.Service]}
+	sliceListing   = listing{plural: "endpointslices", objects: each[discoveryv1.EndpointSlice]}
 )
 
 // readAll reads an answer of which little arrives at a time.
@@ -127,8 +129,113 @@ func TestAListSaysPieceByPieceWhatItSaysAsAWhole(t *testing.T) {
 			}
 			for i := range want {
 				if a, b := said(got[i]), said(want[i]); !reflect.DeepEqual(a, b) {
-					t.Errorf("Object %d says %+v, want %+v", i, a, b)
+					t.Fatalf("Object %d says %+v, want %+v", i, a, b)
 				}
+			}
+		})
+	}
+}
+
+// TestNothingIsLeftOfAnObjectInTheNext reads objects into the same one again and again, of which each has something that others
+// lack, and keeps the facts as the feed does.
+func TestNothingIsLeftOfAnObjectInTheNext(t *testing.T) {
+	f := testWatcher(t, mcs.Exports, newTold(), clients{}).feed.(*exportFeed)
+	var exports []string
+	var list corev1.ServiceList
+	var endpointSlices discoveryv1.EndpointSliceList
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ServiceList"))
+	endpointSlices.SetGroupVersionKind(discoveryv1.SchemeGroupVersion.WithKind("EndpointSliceList"))
+	for i := range 8 {
+		name := fmt.Sprint("web-", i)
+		e := export("shop", name)
+		s := fullService(name)
+		l := slice("shop", name+"-x", name)
+		s.Labels, s.Spec.PublishNotReadyAddresses = nil, i%2 == 0
+		if i%2 == 0 {
+			e.Annotations = map[string]string{annotationWeight: fmt.Sprint(10 * i)}
+			e.CreationTimestamp = metav1.Unix(int64(1000+i), 0)
+		}
+		if i%3 == 0 {
+			e.Spec.ExportedLabels = map[string]string{"a": name}
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: fmt.Sprint("192.0.2.", 1+i)}}
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(100 + i)}) //nolint:gosec // small
+		}
+		if i%4 == 0 {
+			e.Spec.ExportedAnnotations = map[string]string{"b": name}
+			l.Annotations = map[string]string{annotationChanged: "2026-11-01T10:00:00Z"}
+		}
+		for n := range 8 - i {
+			l.Endpoints = append(l.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.8.%d.%d", i, n)}})
+			if n%2 == 0 {
+				ready := false
+				l.Endpoints[n].NodeName, l.Endpoints[n].Conditions.Ready = &name, &ready
+			}
+		}
+		text, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exports = append(exports, string(text))
+		list.Items, endpointSlices.Items = append(list.Items, s), append(endpointSlices.Items, *l)
+	}
+	kept := func(l listing, answer string, compact func(any) any) (out []item) {
+		if _, err := l.read(strings.NewReader(answer), func(obj any) error {
+			out = append(out, *compact(obj).(*item))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for _, tc := range []struct {
+		name          string
+		fresh, shared func() (next func() any)
+		answer        string
+		compact       func(any) any
+	}{
+		{"exports", each[shortExport], recycledExports, listJSON("ServiceExport", exports...), f.compactExport},
+		{"services", each[corev1.Service], recycledServices, protobufOf(t, &list), f.compactService},
+		{"EndpointSlices", each[discoveryv1.EndpointSlice], recycledSlices, protobufOf(t, &endpointSlices), f.compactSlice},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, want := kept(listing{objects: tc.shared}, tc.answer, tc.compact), kept(listing{objects: tc.fresh}, tc.answer, tc.compact)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("Kept %+v, want %+v", got, want)
+			}
+			for i := range want {
+				if want[i].fact == nil {
+					t.Errorf("Nothing is kept of object %d", i)
+				}
+				if tc.name == "exports" {
+					f.setExport(&got[i])
+				}
+			}
+		})
+	}
+}
+
+func TestWithoutManagedFields(t *testing.T) {
+	object := func(fields ...string) string { return strings.Join(fields, "") }
+	managed := string(protowire.AppendBytes(protowire.AppendTag(nil, 17, protowire.BytesType), []byte("kubectl")))
+	name, other := field(1, "web"), field(3, "shop")
+	for _, tc := range []struct {
+		name     string
+		in, want string
+	}{
+		{"nothing", "", ""},
+		{"an object without metadata", field(2, "spec"), field(2, "spec")},
+		{"one without notes", object(field(1, name+other), field(2, "spec")), object(field(1, name+other), field(2, "spec"))},
+		{"notes at the end", object(field(1, name+other+managed+managed), field(2, "spec")), object(field(1, name+other), field(2, "spec"))},
+		{"notes between", object(field(1, managed+name+managed+other), field(2, "spec")), object(field(1, name+other), field(2, "spec"))},
+		{"notes alone", field(1, managed), field(1, "")},
+		{"a field 17 of the object itself", object(managed, field(1, name)), object(managed, field(1, name))},
+		{"a number", object("\x08\x07", field(1, "\x38\x07"+managed)), object("\x08\x07", field(1, "\x38\x07"))},
+		{"what makes no sense", object(field(1, name+managed), "\xff"), object(field(1, name), "\xff")},
+		{"metadata that make no sense", field(1, managed+"\xff\xff"), field(1, "\xff\xff")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := string(withoutManagedFields(nil, []byte(tc.in))); got != tc.want {
+				t.Errorf("Got %q, want %q", got, tc.want)
 			}
 		})
 	}
@@ -160,6 +267,8 @@ func said(obj any) any {
 		return []any{key, export, ok, *identify(o)}
 	case *mcsv1beta1.ServiceImport:
 		o.TypeMeta = metav1.TypeMeta{}
+	case *corev1.Service:
+		o.ManagedFields = nil
 	}
 	return obj
 }
@@ -280,7 +389,8 @@ func BenchmarkListOfExports(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		if _, err := exportListing.read(strings.NewReader(answer), func(any) error { n++; return nil }); err != nil || n != 1000 {
+		l := listing{objects: recycledExports}
+		if _, err := l.read(strings.NewReader(answer), func(any) error { n++; return nil }); err != nil || n != 1000 {
 			b.Fatal(n, err)
 		}
 	}
@@ -295,7 +405,8 @@ func BenchmarkListOfServices(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		if _, err := serviceListing.read(strings.NewReader(answer), func(any) error { n++; return nil }); err != nil || n != 1000 {
+		l := listing{objects: recycledServices}
+		if _, err := l.read(strings.NewReader(answer), func(any) error { n++; return nil }); err != nil || n != 1000 {
 			b.Fatal(n, err)
 		}
 	}
