@@ -192,7 +192,7 @@ func (k *simKnown) exportsAre(none int) {
 	k.synced, k.forgotten = true, false
 }
 
-// undisturbed tells whether all three resources are streamed, the EndpointSlices those of all exports, and no fetch is under
+// undisturbed tells whether all three resources are watched, the EndpointSlices those of all exports, and no fetch is under
 // way: then what was delivered is known.
 func (k *simKnown) undisturbed() bool {
 	for _, resource := range exportResources {

@@ -335,10 +335,9 @@ func (s *simulation) fault() {
 		s.lasting(c, "restored from a backup, refused connections", down, func(w *watchtest.Weather) { w.Refuse++ }, func(w *watchtest.Weather) { w.Refuse-- })
 		s.faults[len(s.faults)-1].whole = true
 	case 14:
-		no := s.chance(50)
-		s.note("%s: streamed lists: %v", c.id, !no)
 		behind := time.Duration(s.rng.IntN(10)) * time.Second
-		c.api.SetWeather(func(w *watchtest.Weather) { w.NoStreams, w.Behind = no, behind })
+		s.note("%s: lists are up to %s old", c.id, behind)
+		c.api.SetWeather(func(w *watchtest.Weather) { w.Behind = behind })
 		c.api.Drop(io.EOF)
 	case 15:
 		s.collapse(c)

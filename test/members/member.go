@@ -39,8 +39,6 @@ type Member struct {
 	door    *door
 	http    *http.Server
 	watches atomic.Int64
-	// old has streamed lists refused, as API servers before 1.32 do.
-	old atomic.Bool
 
 	mu      sync.Mutex // guards what follows
 	version uint64
@@ -60,9 +58,6 @@ type happened struct {
 
 // Watches is how many watches are open.
 func (m *Member) Watches() int { return int(m.watches.Load()) }
-
-// RefuseStreams has streamed lists refused from now on, as API servers before Kubernetes 1.32 do.
-func (m *Member) RefuseStreams() { m.old.Store(true) }
 
 // Move gives the first endpoint of a service an address that it has never had, and returns that.
 func (m *Member) Move(service int) netip.Addr {
@@ -299,10 +294,10 @@ func (q *request) send(w http.ResponseWriter, text []byte, err error) {
 	_, _ = w.Write(text) // who is gone does not miss it
 }
 
-// watch streams events until the client goes or its time is over.
+// watch streams events until the client goes or its time is over. A list is not streamed so: who asks for that is refused, as by
+// API servers whose operator does not want it, and makes a full one.
 func (q *request) watch(ctx context.Context, w http.ResponseWriter) {
-	initial := q.options.SendInitialEvents != nil && *q.options.SendInitialEvents
-	if initial && q.old.Load() {
+	if q.options.SendInitialEvents != nil {
 		refuse(w, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled")
 		return
 	}
@@ -315,7 +310,7 @@ func (q *request) watch(ctx context.Context, w http.ResponseWriter) {
 	defer q.watches.Add(-1)
 	w.Header().Set("Content-Type", q.format.media()+";stream=watch")
 	s := &stream{request: q, to: w, flush: http.NewResponseController(w).Flush}
-	at, err := q.beginning(s, initial)
+	at, err := q.beginning(s)
 	if err == nil {
 		err = s.flush()
 	}
@@ -325,9 +320,9 @@ func (q *request) watch(ctx context.Context, w http.ResponseWriter) {
 }
 
 // beginning returns the version from which a watch goes on, after the events that tell what is there already, for who
-// wants them.
-func (q *request) beginning(s *stream, initial bool) (at uint64, err error) {
-	if !initial && q.options.ResourceVersion != "" && q.options.ResourceVersion != "0" {
+// names no version.
+func (q *request) beginning(s *stream) (at uint64, err error) {
+	if q.options.ResourceVersion != "" && q.options.ResourceVersion != "0" {
 		return strconv.ParseUint(q.options.ResourceVersion, 10, 64)
 	}
 	v := q.view()
@@ -335,9 +330,6 @@ func (q *request) beginning(s *stream, initial bool) (at uint64, err error) {
 		err = s.event(watch.Added, o)
 		return err == nil
 	})
-	if err == nil && initial {
-		err = s.bookmark(v.version, map[string]string{metav1.InitialEventsAnnotationKey: "true"})
-	}
 	return v.version, err
 }
 
@@ -357,10 +349,9 @@ func (s *stream) write(text []byte, err error) error {
 
 func (s *stream) event(kind watch.EventType, o object) error { return s.write(s.format.event(kind, o)) }
 
-func (s *stream) bookmark(version uint64, annotations map[string]string) error {
+func (s *stream) bookmark(version uint64) error {
 	o := s.resource.empty()
 	o.SetResourceVersion(fmt.Sprint(version))
-	o.SetAnnotations(annotations)
 	return s.event(watch.Bookmark, o)
 }
 
@@ -390,7 +381,7 @@ func (s *stream) follow(ctx context.Context, at uint64) {
 			if more == nil {
 				at = s.view().version
 			}
-			if s.options.AllowWatchBookmarks && (s.bookmark(at, nil) != nil || s.flush() != nil) {
+			if s.options.AllowWatchBookmarks && (s.bookmark(at) != nil || s.flush() != nil) {
 				return
 			}
 		}

@@ -1,8 +1,8 @@
 // Package members simulates the API servers of many clusters in one process, so that a server can be measured with more
 // clusters and endpoints than fit on a machine. Each has an address of its own and speaks what a client that lists and
-// watches asks for, over TLS and HTTP/2, in protobuf and JSON: full lists, lists in pieces, streamed lists, watches with
-// bookmarks, selectors, single objects and discovery. What they hold is computed when somebody asks for it: a million
-// endpoints take no memory here, only what has changed does.
+// watches asks for, over TLS and HTTP/2, in protobuf and JSON: full lists, lists in pieces, watches with bookmarks,
+// selectors, single objects and discovery. What they hold is computed when somebody asks for it: a million endpoints take
+// no memory here, only what has changed does.
 package members
 
 import (

@@ -125,11 +125,10 @@ func used(t *testing.T, c *clusters.Cluster) (rights map[string]bool, refused []
 	return rights, refused
 }
 
-// TestEachRightIsNeededAndNoOther lets a server do everything that it can do, in its own cluster, whose API server is of
-// the kind that cannot stream lists, and in another one that can.
+// TestEachRightIsNeededAndNoOther lets a server do everything that it can do, in its own cluster and in another one.
 func TestEachRightIsNeededAndNoOther(t *testing.T) {
 	all, err := clusters.StartAll(t.Context(), binaries,
-		clusters.Options{Name: "east", Flags: []string{"--feature-gates=WatchList=false"}}, clusters.Options{Name: "west", Remote: true})
+		clusters.Options{Name: "east"}, clusters.Options{Name: "west", Remote: true})
 	must(t, err)
 	t.Cleanup(func() { must(t, clusters.StopAll(all...)) })
 	east, west := all[0], all[1]

@@ -250,5 +250,5 @@ column compares the largest world with the smallest. Live heap does not depend o
   with much more than that, queries/s, p50 and p99 say more about the machine than about the server.
 * The return of an API server: many servers watch one cluster that goes away without a word, refuses connections for a while,
   and comes back without a memory of what happened before. They are members of one process that are all this
-  cluster, each with a connection of its own. Requests are all but watches; a list that is streamed is a watch.
+  cluster, each with a connection of its own. Requests are all but watches; lists are requests.
 `

@@ -35,7 +35,6 @@ type apiServer struct {
 	rv       int
 	changed  chan struct{} // closed at each change
 	asked    map[string]int
-	streams  bool // whether it can stream lists
 }
 
 // apiItem is an object, or with gone set what is left of it.
@@ -138,17 +137,17 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 func (s *apiServer) resource(w http.ResponseWriter, r *http.Request, resource, namespace, name string) {
 	s.mu.Lock()
 	s.asked[resource]++
-	status, streams := s.fail[resource], s.streams
+	status := s.fail[resource]
 	s.mu.Unlock()
 	query := r.URL.Query()
-	streamed := query.Get("sendInitialEvents") == "true"
 	switch {
 	case status != 0:
 		s.refuse(w, status)
-	case streamed && !streams:
+	case query.Has("sendInitialEvents"):
+		s.t.Errorf("A list of %s was to be streamed: %s", resource, r.URL)
 		s.refuse(w, http.StatusUnprocessableEntity)
 	case query.Get("watch") == "true" || query.Get("watch") == "1":
-		s.watch(w, r, resource, streamed)
+		s.watch(w, r, resource)
 	default:
 		items, rv := s.list(resource, namespace, query.Get("labelSelector"))
 		if name == "" {
@@ -189,12 +188,11 @@ func (s *apiServer) list(resource, namespace, selector string) (out []runtime.Ob
 }
 
 // watch streams events until the client goes or the resource fails.
-func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, streamed bool) {
+func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	out := json.NewEncoder(w)
-	selector := r.URL.Query().Get("labelSelector")
-	selects, err := labels.Parse(selector)
+	selects, err := labels.Parse(r.URL.Query().Get("labelSelector"))
 	if err != nil {
 		s.t.Errorf("The fake API server: %v", err)
 		return
@@ -205,20 +203,10 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 		}
 	}
 	var seen int
-	told := map[mcs.ServiceKey]bool{} // what the client has
-	if streamed {
-		items, rv := s.list(resource, "", selector)
-		for _, o := range items {
-			send("ADDED", o)
-			told[idOf(o.(metav1.Object))] = true
-		}
-		seen = rv
-		bookmark := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{ResourceVersion: fmt.Sprint(rv), Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}}
-		bookmark.SetGroupVersionKind(apiKinds[resource])
-		send("BOOKMARK", bookmark)
-	} else if _, err := fmt.Sscan(r.URL.Query().Get("resourceVersion"), &seen); err != nil {
+	if _, err := fmt.Sscan(r.URL.Query().Get("resourceVersion"), &seen); err != nil {
 		seen = 0
 	}
+	told := map[mcs.ServiceKey]bool{} // what the client has
 	w.(http.Flusher).Flush()
 	for {
 		s.mu.Lock()

@@ -25,11 +25,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// Virtual is an API server without a network: an http.RoundTripper that lists, watches and streams lists of what a test
-// puts in, and that can be late, deaf, forgetful or gone. It is made for testing/synctest: nothing in it waits for
-// anything but its own channels and timers, and what it does by chance follows from its seed and from what happened, never
-// from the order in which requests come. Clients of several bearer tokens are told apart. Its methods may be called from
-// several goroutines.
+// Virtual is an API server without a network: an http.RoundTripper that lists and streams what a test puts in, and that can
+// be late, deaf, forgetful or gone. It is made for testing/synctest: nothing in it waits for anything but its own channels
+// and timers, and what it does by chance follows from its seed and from what happened, never from the order in which
+// requests come. Clients of several bearer tokens are told apart. Its methods may be called from several goroutines.
 type Virtual struct {
 	seed uint64
 
@@ -61,8 +60,6 @@ type Weather struct {
 	Behind time.Duration
 	// Cold is a resource whose full lists are empty, as those of a server are that is still filling its cache.
 	Cold string
-	// NoStreams refuses to stream lists, as API servers before 1.32 do.
-	NoStreams bool
 }
 
 // Client is what a Virtual has told to the clients of one bearer token.
@@ -367,7 +364,7 @@ type request struct {
 	group, version  string // of the API
 	resource        string // "" for discovery
 	namespace, name string
-	watch, stream   bool // stream: begins with all objects
+	watch           bool
 	partial         bool // only metadata
 	selects         func(*object) bool
 	selector        labels.Selector
@@ -410,7 +407,6 @@ func (v *Virtual) parse(req *http.Request) (*request, error) {
 	}
 	r.selector = selector
 	r.watch = r.query.Get("watch") == "true" || r.query.Get("watch") == "1"
-	r.stream = r.query.Get("sendInitialEvents") == "true"
 	r.partial = strings.Contains(req.Header.Get("Accept"), "as="+partialKind)
 	return r, nil
 }
@@ -666,9 +662,9 @@ func respond(r *http.Request, code int, text []byte) *http.Response {
 func status(code int) []byte {
 	reasons := map[int]metav1.StatusReason{
 		http.StatusForbidden: metav1.StatusReasonForbidden, http.StatusUnauthorized: metav1.StatusReasonUnauthorized,
-		http.StatusNotFound: metav1.StatusReasonNotFound, http.StatusUnprocessableEntity: metav1.StatusReasonInvalid,
-		http.StatusGone: metav1.StatusReasonExpired, http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests,
-		http.StatusInternalServerError: metav1.StatusReasonInternalError, http.StatusServiceUnavailable: metav1.StatusReasonServiceUnavailable,
+		http.StatusNotFound: metav1.StatusReasonNotFound, http.StatusGone: metav1.StatusReasonExpired,
+		http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests, http.StatusInternalServerError: metav1.StatusReasonInternalError,
+		http.StatusServiceUnavailable: metav1.StatusReasonServiceUnavailable,
 	}
 	return fmt.Appendf(nil, `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"so the test wants it","reason":%q,"code":%d}`, reasons[code], code)
 }
@@ -710,14 +706,7 @@ type stream struct {
 
 func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 	since, _ := strconv.ParseUint(r.query.Get("resourceVersion"), 10, 64)
-	switch {
-	case r.stream && v.weather.NoStreams:
-		return func() *http.Response {
-			return respond(r.Request, http.StatusUnprocessableEntity, status(http.StatusUnprocessableEntity))
-		}
-	case r.stream && since > v.version:
-		return func() *http.Response { return respond(r.Request, http.StatusGatewayTimeout, tooLarge()) }
-	case !r.stream && since < s.compacted:
+	if since < s.compacted {
 		return func() *http.Response { return respond(r.Request, http.StatusGone, status(http.StatusGone)) }
 	}
 	st := &stream{v: v, r: r, s: s, told: v.index, bookmark: time.Now().Add(bookmarkEvery)}
@@ -725,21 +714,12 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 	if since > v.version {
 		st.future = since
 	}
-	st.lost = !r.stream && r.client.Delivered[r.resource] < s.era
-	if r.stream {
-		for _, o := range sorted(s.objects) {
-			if r.selects(o) && v.weather.Cold != r.resource {
-				st.buffer = append(st.buffer, frame("ADDED", r.text(o))...)
-			}
-		}
-		st.mark(v.version, true)
-	} else {
-		for st.next > 0 && s.changes[st.next-1].version > since {
-			st.next--
-		}
-		if st.next < len(s.changes) {
-			st.told = s.changes[st.next].index - 1
-		}
+	st.lost = r.client.Delivered[r.resource] < s.era
+	for st.next > 0 && s.changes[st.next-1].version > since {
+		st.next--
+	}
+	if st.next < len(s.changes) {
+		st.told = s.changes[st.next].index - 1
 	}
 	era := s.era
 	return func() *http.Response {
@@ -749,9 +729,7 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 		r.client.Streams[r.resource]++
 		r.client.Selectors[r.resource] = r.selector
 		r.client.Answered[r.resource], r.client.Proved[r.resource] = time.Now(), time.Now()
-		if !r.stream {
-			st.delivered()
-		}
+		st.delivered()
 		reply := respond(r.Request, http.StatusOK, nil)
 		reply.Body, reply.ContentLength = st, -1
 		return reply
@@ -759,14 +737,10 @@ func (v *Virtual) watch(r *request, s *shelf) (arrives func() *http.Response) {
 }
 
 // mark puts a bookmark into the buffer.
-func (st *stream) mark(version uint64, initial bool) {
-	annotations := ""
-	if initial {
-		annotations = fmt.Sprintf(`,"annotations":{%q:"true"}`, metav1.InitialEventsAnnotationKey)
-	}
+func (st *stream) mark(version uint64) {
 	apiVersion, kind := st.r.kind(st.s)
-	st.buffer = append(st.buffer, frame("BOOKMARK", fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d"%s}}`,
-		kind, apiVersion, version, annotations))...)
+	st.buffer = append(st.buffer, frame("BOOKMARK", fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d"}}`,
+		kind, apiVersion, version))...)
 }
 
 // Read implements io.Reader: it returns what is due and otherwise waits.
@@ -868,7 +842,7 @@ func (st *stream) fill(now time.Time) {
 	}
 	st.told = v.index
 	if !now.Before(st.bookmark) {
-		st.mark(v.version, false)
+		st.mark(v.version)
 		st.bookmark = now.Add(bookmarkEvery)
 	}
 	if len(st.buffer) == 0 {

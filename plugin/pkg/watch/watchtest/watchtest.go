@@ -114,7 +114,7 @@ func (s *Server) Forbid(path string, forbidden bool) {
 	s.resource(path).forbidden = forbidden
 }
 
-// Lists returns how often a whole resource has been asked for, as a list or as the beginning of a stream.
+// Lists returns how often a whole resource has been listed.
 func (s *Server) Lists(path string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,8 +156,7 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request) {
 	s.mu.Lock()
 	r, version := s.resource(path), s.version
 	forbidden, objects := r.forbidden, r.objects
-	whole := query.Get("watch") == "" || query.Get("sendInitialEvents") == "true"
-	if whole && query.Get("limit") != "1" {
+	if query.Get("watch") == "" && query.Get("limit") != "1" {
 		r.lists++
 	}
 	s.mu.Unlock()
@@ -180,31 +179,7 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	since, _ := strconv.Atoi(query.Get("resourceVersion"))
-	if whole {
-		for _, o := range objects {
-			if selector.Matches(labels.Set(o.GetLabels())) {
-				write(w, map[string]any{"type": "ADDED", "object": o.Object})
-			}
-		}
-		write(w, bookmark(path, version))
-		since = version
-	}
 	s.stream(w, req, r, selector, since)
-}
-
-// bookmark ends the initial events of a stream.
-func bookmark(path string, version int) map[string]any {
-	kind, group := "Node", "v1"
-	if strings.HasSuffix(path, "endpointslices") {
-		kind, group = "EndpointSlice", "discovery.k8s.io/v1"
-	}
-	return map[string]any{"type": "BOOKMARK", "object": map[string]any{
-		"kind": kind, "apiVersion": group,
-		"metadata": map[string]any{
-			"resourceVersion": strconv.Itoa(version),
-			"annotations":     map[string]any{"k8s.io/initial-events-end": "true"},
-		},
-	}}
 }
 
 // stream sends every event after a version until the client goes away.
