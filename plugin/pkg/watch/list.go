@@ -47,6 +47,7 @@ func each[T any]() (next func() any) { return func() any { return new(T) } }
 func recycledServices() (next func() any) {
 	var s corev1.Service
 	return func() any {
+		clear(s.Spec.Ports) // JSON is decoded over what is there
 		s = corev1.Service{ObjectMeta: recycled(s.ObjectMeta), Spec: corev1.ServiceSpec{Ports: s.Spec.Ports[:0]}}
 		return &s
 	}
@@ -56,6 +57,8 @@ func recycledServices() (next func() any) {
 func recycledSlices() (next func() any) {
 	var s discoveryv1.EndpointSlice
 	return func() any {
+		clear(s.Endpoints)
+		clear(s.Ports)
 		s = discoveryv1.EndpointSlice{ObjectMeta: recycled(s.ObjectMeta), Endpoints: s.Endpoints[:0], Ports: s.Ports[:0]}
 		return &s
 	}

@@ -74,6 +74,15 @@ func protobufOf(tb testing.TB, list runtime.Object) string {
 	return out.String()
 }
 
+func textOf(tb testing.TB, obj any) string {
+	tb.Helper()
+	text, err := json.Marshal(obj)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(text)
+}
+
 func fullService(name string) corev1.Service {
 	s := service("shop", name, "10.0.0.1")
 	s.TypeMeta = metav1.TypeMeta{}
@@ -151,6 +160,9 @@ func TestNothingIsLeftOfAnObjectInTheNext(t *testing.T) {
 		s := fullService(name)
 		l := slice("shop", name+"-x", name)
 		s.Labels, s.Spec.PublishNotReadyAddresses = nil, i%2 == 0
+		if i%2 == 1 {
+			s.Spec.Ports[0].Name = ""
+		}
 		if i%2 == 0 {
 			e.Annotations = map[string]string{annotationWeight: fmt.Sprint(10 * i)}
 			e.CreationTimestamp = metav1.Unix(int64(1000+i), 0)
@@ -166,16 +178,12 @@ func TestNothingIsLeftOfAnObjectInTheNext(t *testing.T) {
 		}
 		for n := range 8 - i {
 			l.Endpoints = append(l.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.8.%d.%d", i, n)}})
-			if n%2 == 0 {
+			if (n+i)%2 == 0 {
 				ready := false
 				l.Endpoints[n].NodeName, l.Endpoints[n].Conditions.Ready = &name, &ready
 			}
 		}
-		text, err := json.Marshal(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		exports = append(exports, string(text))
+		exports = append(exports, textOf(t, e))
 		list.Items, endpointSlices.Items = append(list.Items, s), append(endpointSlices.Items, *l)
 	}
 	kept := func(l listing, answer string, compact func(any) any) (out []item) {
@@ -195,7 +203,9 @@ func TestNothingIsLeftOfAnObjectInTheNext(t *testing.T) {
 	}{
 		{"exports", each[shortExport], recycledExports, listJSON("ServiceExport", exports...), f.compactExport},
 		{"services", each[corev1.Service], recycledServices, protobufOf(t, &list), f.compactService},
+		{"services in JSON", each[corev1.Service], recycledServices, textOf(t, &list), f.compactService},
 		{"EndpointSlices", each[discoveryv1.EndpointSlice], recycledSlices, protobufOf(t, &endpointSlices), f.compactSlice},
+		{"EndpointSlices in JSON", each[discoveryv1.EndpointSlice], recycledSlices, textOf(t, &endpointSlices), f.compactSlice},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, want := kept(listing{objects: tc.shared}, tc.answer, tc.compact), kept(listing{objects: tc.fresh}, tc.answer, tc.compact)
