@@ -8,13 +8,13 @@ import (
 )
 
 // Garbage is collected when there is as much of it as of what lives (GOGC=100). A server that answers queries makes the same
-// garbage whatever it knows, so that one with a small heap collects all the time. That one may let half as much again pile up:
-// a seventh of what an answer costs is collecting garbage, and while it is collected answers take longer. Not while the heap
-// grows, as at the start and in a reload: then it is at its largest, and a large one is collected sooner.
+// garbage whatever it knows, so that one with a small heap collects all the time. That one may let twice as much pile up: up to a
+// seventh of what an answer costs is collecting garbage, and while it is collected answers take longer. Not while the heap grows,
+// as at the start and in a reload: then it is at its largest, and a large one is collected sooner.
 const (
 	growingPercent = 75
 	usualPercent   = 100
-	mostPercent    = 150
+	mostPercent    = 220
 	// sparedBelow is the garbage, in bytes, from which on the usual rule is as good: what a server with 10,000 services may have.
 	sparedBelow = 36 << 20
 )

@@ -68,10 +68,12 @@ func recycledSlices() (next func() any) {
 func recycledExports() (next func() any) {
 	var s shortExport
 	return func() any {
-		for _, texts := range []map[string]string{s.Metadata.Annotations, s.Spec.ExportedLabels, s.Spec.ExportedAnnotations} {
-			clear(texts)
-		}
+		labels, annotations := s.Spec.ExportedLabels, s.Spec.ExportedAnnotations
+		clear(labels)
+		clear(annotations)
+		clear(s.Metadata.Annotations)
 		s.Metadata = shortMetadata{Annotations: s.Metadata.Annotations}
+		s.Spec = mcsv1beta1.ServiceExportSpec{ExportedLabels: labels, ExportedAnnotations: annotations}
 		return &s
 	}
 }
