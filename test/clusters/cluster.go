@@ -65,8 +65,6 @@ type Options struct {
 	Bare bool
 	// Nodes are for a cluster to which nodes will be added. Binaries.Scheduler must be there.
 	Nodes *Nodes
-	// Flags are further flags of kube-apiserver.
-	Flags []string
 	// Dir is the data folder. One that is given is kept by Stop, and a later cluster with the same folder has its
 	// data; otherwise it is a temporary folder that Stop removes.
 	Dir string
@@ -274,7 +272,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--audit-log-path=" + file(auditLogFile),
 		"--audit-log-maxsize=0", // one file, never rotated
 		"--profiling=false",
-	}, c.places(), c.options.Flags))
+	}, c.places()))
 	if err != nil {
 		return err
 	}
