@@ -184,6 +184,7 @@ func (l *listing) json(in io.Reader, each func(obj any) error) (about metav1.Lis
 	if err := expect(d, '}'); err != nil {
 		return about, err
 	}
+	_, _ = io.Copy(io.Discard, in) // an answer that is read to its end leaves a connection that can be used again
 	return about, whole(about)
 }
 
