@@ -74,7 +74,6 @@ func (a *audience) goLive() {
 	if a.level.Swap(levelSynced) == levelSynced {
 		return
 	}
-	a.w.arrive()
 	for _, s := range a.sinks {
 		s.SetSynced(a.w.source())
 	}

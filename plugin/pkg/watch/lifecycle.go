@@ -544,8 +544,6 @@ type store struct {
 	// for resources that answers can do without; hold is then nil too.
 	remains func(items []any) (before, after int)
 	hold    *hold
-	// yields is true until the first list of what lets newcomers go first.
-	yields bool
 	// asking is held while a full list is asked for.
 	asking sync.Mutex
 	// listedJustNow tells that the next watch begins where a list ended, and is not one that was interrupted.
@@ -569,10 +567,6 @@ func (s *store) ended() {
 func (s *store) start(ctx context.Context) {
 	if s.hold != nil {
 		s.hold.wait(ctx)
-	}
-	if s.yields {
-		s.yields = false
-		giveWay(ctx)
 	}
 	s.begin()
 }

@@ -104,7 +104,7 @@ func (f *nodeFeed) connect(context.Context) ([]stage, error) {
 	}
 	endpointSlices := &store{
 		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() {},
-		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice, yields: true,
+		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
 	}
 	all := &listing{client: f.clients.core.CoreV1().RESTClient(), plural: "nodes", objects: each[corev1.Node]}
 	own := func(o *metav1.ListOptions) { o.LabelSelector = ownSlices }

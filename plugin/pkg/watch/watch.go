@@ -190,8 +190,6 @@ type Watcher struct {
 	began time.Time
 	// gaveUp is Expired or TimedOut while that is the state, else 0.
 	gaveUp atomic.Uint32
-	// newcomer is true while it is one of newcomers.
-	newcomer atomic.Bool
 	// told is the state last told to the observer; only watchClock uses it.
 	told    State
 	toldAny bool
@@ -251,9 +249,6 @@ func Start(spec Spec) (*Watcher, error) {
 	default:
 		w.feed = newExportFeed(w, clients)
 	}
-	if names := spec.Kind == mcs.Exports || spec.Kind == mcs.Imports; names && spec.Seed == nil {
-		w.come()
-	}
 	if spec.Seed != nil {
 		w.feed.restore(spec.Seed.Facts, spec.Seed.Synced)
 		if !spec.Seed.Proof.IsZero() {
@@ -272,7 +267,6 @@ func Start(spec Spec) (*Watcher, error) {
 func (w *Watcher) Close() {
 	w.cancel()
 	w.done.Wait()
-	w.arrive()
 	w.access.leave(w)
 	utilnet.CloseIdleConnectionsFor(w.http.Transport)
 }
