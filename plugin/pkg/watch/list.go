@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -368,6 +369,9 @@ func (w *wire) field() (number, size uint64, err error) {
 	}
 	if size, err = binary.ReadUvarint(w); errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
+	}
+	if err == nil && size > math.MaxInt64 { // it would end before it begins
+		err = fmt.Errorf("a field of %d octets", size)
 	}
 	return tag >> wireTypeLen, size, err
 }

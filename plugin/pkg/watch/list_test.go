@@ -331,6 +331,7 @@ func TestAListThatIsNoneIsAnError(t *testing.T) {
 		{"a field without end", exportListing, `{"more":"` + strings.Repeat("x", maxObject+1), "", errTooLarge},
 		{"protobuf of what has none", exportListing, protobufOf(t, services("web")), "a list of serviceexports: it is in protobuf", nil},
 		{"an object larger than any", serviceListing, "k8s\x00\x12\xff\xff\xff\xff\x7f\x12\xff\xff\xff\xff\x0f", "", errTooLarge},
+		{"a list that would end before it begins", serviceListing, "k8s\x00\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01" + field(listItem, ""), "a list of services: a field of 18446744073709551615 octets", nil},
 		{"an object larger than the list", serviceListing, envelope("\x12\x05abc") + "defghij", "a list of services: the last object is longer than the list", nil},
 		{"a field that has no length", serviceListing, envelope("\x08\x01"), "a list of services: a field 1 of type 0 in it", nil},
 		{"an object that is none", serviceListing, envelope(field(listItem, "\xff\xff")), "a list of services: ", nil},
