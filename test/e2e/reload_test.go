@@ -19,7 +19,7 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
 
-func TestServerBlocksShareOneWatchPerMemberAndResource(t *testing.T) {
+func TestServerBlocksShareOneListAndWatchPerMemberAndResource(t *testing.T) {
 	export(t, east, "blocks-east", "10.1.0.1")
 	export(t, west, "blocks-west", "10.2.0.1")
 	marks := []audit{mark(t, east), mark(t, west)}
@@ -41,12 +41,13 @@ func TestServerBlocksShareOneWatchPerMemberAndResource(t *testing.T) {
 		}
 	}
 	want := []string{
-		"map[watch endpointslices:1 watch namespaces:1 watch servicecidrs:1 watch serviceexports:1 watch services:1]",
-		"map[watch endpointslices:1 watch serviceexports:1 watch services:1]",
+		"map[list endpointslices:1 list namespaces:1 list servicecidrs:1 list serviceexports:1 list services:1 " +
+			"watch endpointslices:1 watch namespaces:1 watch servicecidrs:1 watch serviceexports:1 watch services:1]",
+		"map[list endpointslices:1 list serviceexports:1 list services:1 watch endpointslices:1 watch serviceexports:1 watch services:1]",
 	}
 	for i, m := range marks {
 		// Answers do not wait for the service ranges, so their watch may come last.
-		within(t, limit, "one watch per resource", func(context.Context) error {
+		within(t, limit, "one list and one watch per resource", func(context.Context) error {
 			if got := fmt.Sprint(m.reads(t)); got != want[i] {
 				return fmt.Errorf("%s: %s, want %s", m.path, got, want[i])
 			}

@@ -89,7 +89,10 @@ func (s *Site) start(ctx context.Context, coredns string, p Plan, o server.Optio
 		return err
 	}
 	s.URL = fmt.Sprintf("http://127.0.0.1:%d", s.Port("Status"))
-	return s.untilKnown(ctx, p.World.Members)
+	if err = s.untilKnown(ctx, p.World.Members); err != nil {
+		return err
+	}
+	return s.WaitReady(ctx) // what they have told is published
 }
 
 // untilKnown waits until all members have told all they have.
