@@ -72,7 +72,7 @@ func (f *importFeed) connect(ctx context.Context) ([]stage, error) {
 	}
 	imported := func(o *metav1.ListOptions) { o.LabelSelector = labelImportName }
 	return []stage{{
-		f.group.listing(each[mcsv1beta1.ServiceImport]).resource(imports),
+		f.group.listing(newObjects[mcsv1beta1.ServiceImport]).resource(imports),
 		f.clients.endpointSlices(imported).resource(endpointSlices),
 	}}, nil
 }

@@ -41,8 +41,8 @@ type listing struct {
 	objects func() (next func() any)
 }
 
-// each makes new objects, for who keeps them.
-func each[T any]() (next func() any) { return func() any { return new(T) } }
+// newObjects makes new ones, for who keeps them.
+func newObjects[T any]() (next func() any) { return func() any { return new(T) } }
 
 // recycledServices makes the same Service again and again, for who keeps nothing of it but texts and numbers.
 func recycledServices() (next func() any) {
@@ -86,7 +86,7 @@ func recycled(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Labels: m.Labels, Annotations: m.Annotations}
 }
 
-// lists is the listing as client-go knows it: for its watches, and for what does not look as expected.
+// lists is the listing as client-go knows it, for its watches.
 func (l *listing) lists() *cache.ListWatch {
 	return cache.NewFilteredListWatchFromClient(l.client, l.plural, l.namespace, l.narrowed)
 }
@@ -130,10 +130,17 @@ func (l *listing) read(body io.Reader, each func(obj any) error) (about metav1.L
 		meter.rest = maxObject
 		return each(obj)
 	}
+	how := l.json
 	if start, err := in.Peek(len(protobufMagic)); err == nil && bytes.Equal(start, protobufMagic) {
-		return l.protobuf(in, arrived)
+		how = l.protobuf
 	}
-	return l.json(in, arrived)
+	if about, err = how(in, arrived); err == nil && about.Continue != "" {
+		err = errPart
+	}
+	if err != nil {
+		return about, fmt.Errorf("a list of %s: %w", l.plural, err)
+	}
+	return about, nil
 }
 
 // piecewise marks a request whose answer is read piece by piece, so that the pieces are what is bounded.
@@ -159,7 +166,7 @@ var errPart = errors.New("the API server has sent only a part of a list")
 
 // JSON: {"apiVersion": ..., "items": [...], "kind": ..., "metadata": {...}}, in any order.
 
-func (l *listing) json(in io.Reader, each func(obj any) error) (about metav1.ListMeta, err error) {
+func (l *listing) json(in *bufio.Reader, each func(obj any) error) (about metav1.ListMeta, err error) {
 	d := json.NewDecoder(in)
 	if err := expect(d, '{'); err != nil {
 		return about, err
@@ -167,7 +174,7 @@ func (l *listing) json(in io.Reader, each func(obj any) error) (about metav1.Lis
 	for d.More() {
 		field, err := d.Token()
 		if err != nil {
-			return about, l.malformed(err)
+			return about, err
 		}
 		switch field {
 		case "metadata":
@@ -178,14 +185,14 @@ func (l *listing) json(in io.Reader, each func(obj any) error) (about metav1.Lis
 			err = d.Decode(new(json.RawMessage))
 		}
 		if err != nil {
-			return about, l.malformed(err)
+			return about, err
 		}
 	}
 	if err := expect(d, '}'); err != nil {
 		return about, err
 	}
 	_, _ = io.Copy(io.Discard, in) // an answer that is read to its end leaves a connection that can be used again
-	return about, whole(about)
+	return about, nil
 }
 
 func (l *listing) items(d *json.Decoder, each func(obj any) error) error {
@@ -222,17 +229,6 @@ func expect(d *json.Decoder, want json.Delim) error {
 	return err
 }
 
-func whole(about metav1.ListMeta) error {
-	if about.Continue != "" {
-		return errPart
-	}
-	return nil
-}
-
-func (l *listing) malformed(err error) error {
-	return fmt.Errorf("a list of %s: %w", l.plural, err)
-}
-
 // Protobuf: the octets "k8s\0", then a runtime.Unknown whose field 2 is the list. In that, field 1 is about the list, and each
 // field 2 is an object.
 
@@ -249,14 +245,14 @@ const (
 func (l *listing) protobuf(in *bufio.Reader, each func(obj any) error) (about metav1.ListMeta, err error) {
 	w := &wire{in: in}
 	if _, err := w.octets(uint64(len(protobufMagic))); err != nil {
-		return about, l.malformed(err)
+		return about, err
 	}
 	found := false
 	for {
 		field, size, err := w.field()
 		switch {
 		case errors.Is(err, io.EOF) && found:
-			return about, whole(about)
+			return about, nil
 		case err != nil:
 		case field == unknownRaw:
 			found = true
@@ -268,7 +264,7 @@ func (l *listing) protobuf(in *bufio.Reader, each func(obj any) error) (about me
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
-			return about, l.malformed(err)
+			return about, err
 		}
 	}
 }

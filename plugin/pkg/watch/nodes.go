@@ -106,7 +106,7 @@ func (f *nodeFeed) connect(context.Context) ([]stage, error) {
 		w: f.w, resource: "endpointslices", complete: make(chan struct{}), begin: func() {},
 		set: f.setSlice, remove: f.removeSlice, replace: f.replaceSlices, compact: f.compactSlice,
 	}
-	all := &listing{client: f.clients.core.CoreV1().RESTClient(), plural: "nodes", objects: each[corev1.Node]}
+	all := &listing{client: f.clients.core.CoreV1().RESTClient(), plural: "nodes", objects: newObjects[corev1.Node]}
 	own := func(o *metav1.ListOptions) { o.LabelSelector = ownSlices }
 	return []stage{{all.resource(nodes), f.clients.endpointSlices(own).resource(endpointSlices)}}, nil
 }

@@ -59,7 +59,7 @@ func (f *secretFeed) connect(context.Context) ([]stage, error) {
 	only := func(o *metav1.ListOptions) { o.LabelSelector = f.w.spec.Selector }
 	secrets := &listing{
 		client: f.clients.core.CoreV1().RESTClient(), plural: "secrets", namespace: f.w.spec.Namespace, narrow: only,
-		objects: each[corev1.Secret],
+		objects: newObjects[corev1.Secret],
 	}
 	return []stage{{secrets.resource(s)}}, nil
 }

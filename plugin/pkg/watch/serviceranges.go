@@ -44,7 +44,7 @@ func (f *serviceRangeFeed) connect(ctx context.Context) ([]stage, error) {
 	}
 	ranges := &listing{
 		client: f.clients.core.NetworkingV1().RESTClient(), plural: "servicecidrs",
-		objects: each[networkingv1.ServiceCIDR],
+		objects: newObjects[networkingv1.ServiceCIDR],
 	}
 	return []stage{{ranges.resource(s)}}, nil
 }

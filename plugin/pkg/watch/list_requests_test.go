@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
@@ -134,6 +136,68 @@ func TestTheEndWaitsForAList(t *testing.T) {
 	}
 	close(s.release)
 	<-closed
+}
+
+// many is an API server that lists so many Services.
+type many int
+
+func (n many) RoundTrip(*http.Request) (*http.Response, error) {
+	list := "k8s\x00" + string(protowire.AppendBytes(protowire.AppendTag(nil, unknownRaw, protowire.BytesType), []byte(strings.Repeat(field(listItem, ""), int(n)))))
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(list))}, nil
+}
+
+func (many) CloseIdleConnections() {}
+
+// TestAListIsLeftWhereItIsTooLong: what is too much is not even kept until the end of the list.
+func TestAListIsLeftWhereItIsTooLong(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		has  int
+		want error
+	}{
+		{"as many as there may be are taken", maxObjects, nil},
+		{"of twice as many no more are read than that", 2 * maxObjects, errTooLarge},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			connection, err := NewConnection(&rest.Config{Host: "http://east.invalid", Transport: many(tc.has)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, done, err := connection.once()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer done()
+			w := testWatcher(t, mcs.Exports, newTold(), c)
+			taken := 0
+			s := storesOf(w.feed.(*exportFeed))["services"]
+			s.compact = func(any) any {
+				taken++
+				return nobody
+			}
+			if _, err := w.list(t.Context(), c.services().resource(s), metav1.ListOptions{}); !errors.Is(err, tc.want) || taken > maxObjects+1 {
+				t.Errorf("%d are taken, %v", taken, err)
+			}
+		})
+	}
+}
+
+// TestANewRoundForgetsHowFarTheWatchesWere: its API server may have been restored from a backup.
+func TestANewRoundForgetsHowFarTheWatchesWere(t *testing.T) {
+	c, done, err := newAPIServer(t).connection().once()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	f := testWatcher(t, mcs.Exports, newTold(), c).feed.(*exportFeed)
+	f.servicesReached.Store(7)
+	f.slicesReached.Store(8)
+	if _, err := f.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if services, endpointSlices := f.servicesReached.Load(), f.slicesReached.Load(); services != 0 || endpointSlices != 0 {
+		t.Errorf("The watches were at %d and %d", services, endpointSlices)
+	}
 }
 
 // endless is an API server that does not end.
