@@ -23,6 +23,8 @@ type lists struct {
 	http.RoundTripper
 	mu    sync.Mutex
 	asked map[string][]string // by resource
+	// watches and checks are how many watches were begun, and how often it was asked whether one may go on where it was.
+	watches, checks int
 }
 
 func (l *lists) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -32,6 +34,14 @@ func (l *lists) RoundTrip(r *http.Request) (*http.Response, error) {
 		l.asked[resource] = append(l.asked[resource], query.Get("resourceVersion"))
 		l.mu.Unlock()
 	}
+	l.mu.Lock()
+	switch {
+	case query.Has("watch"):
+		l.watches++
+	case query.Get("limit") == "1":
+		l.checks++
+	}
+	l.mu.Unlock()
 	return l.RoundTripper.RoundTrip(r)
 }
 
@@ -83,6 +93,15 @@ func TestOnlyTheFirstListMayBeOld(t *testing.T) {
 				t.Errorf("The first lists were of versions %q, want %q", got, tc.first)
 			}
 			eventually(t, "the state is synced", func() bool { return w.Status().State == Synced })
+			eventually(t, "all is watched", func() bool {
+				seen.mu.Lock()
+				defer seen.mu.Unlock()
+				return seen.watches == 3
+			})
+			if seen.mu.Lock(); seen.checks != 0 {
+				t.Errorf("It was asked %d times whether a watch may begin where a list has ended", seen.checks)
+			}
+			seen.mu.Unlock()
 			w.anew()
 			if got := seen.were(t, 2); !slices.Equal(got, tc.second) {
 				t.Errorf("The second lists were of versions %q, want %q", got, tc.second)
