@@ -40,13 +40,19 @@ func TestServerBlocksShareOneListAndWatchPerMemberAndResource(t *testing.T) {
 			t.Errorf("%s in the block of the zone: %v, want one record", service, m)
 		}
 	}
+	settled(t, marks)
+}
+
+// settled waits until the local cluster and a member, in this order, were listed and watched once each since the
+// marks, and nothing else was asked of them: a server answers before the last of its watches is open.
+func settled(t *testing.T, marks []audit) {
+	t.Helper()
 	want := []string{
 		"map[list endpointslices:1 list namespaces:1 list servicecidrs:1 list serviceexports:1 list services:1 " +
 			"watch endpointslices:1 watch namespaces:1 watch servicecidrs:1 watch serviceexports:1 watch services:1]",
 		"map[list endpointslices:1 list serviceexports:1 list services:1 watch endpointslices:1 watch serviceexports:1 watch services:1]",
 	}
 	for i, m := range marks {
-		// Answers do not wait for the service ranges, so their watch may come last.
 		within(t, limit, "one list and one watch per resource", func(context.Context) error {
 			if got := fmt.Sprint(m.reads(t)); got != want[i] {
 				return fmt.Errorf("%s: %s, want %s", m.path, got, want[i])
@@ -103,12 +109,23 @@ func more(l *load, before int) func(context.Context) error {
 func TestFailingReloadsLeaveNothingBehind(t *testing.T) {
 	const reloads = 100
 	export(t, east, "failing-east", "10.1.0.1")
+	export(t, west, "failing-west", "10.2.0.1")
 	export(t, north, "failing-north", "10.3.0.1")
+	started := []audit{mark(t, east), mark(t, west)}
 	s := run(t, corefile(stanza([]cluster{east, west}), "pprof 127.0.0.1:{{.Port \"pprof\"}}"))
 	ready(t, s)
 	within(t, limit, "failing-east", answers(s, name("failing-east"), 1))
+	within(t, limit, "failing-west", answers(s, name("failing-west"), 1))
+	settled(t, started)
+	var goroutinesBefore counted
+	within(t, limit, "every watch is read", func(context.Context) error {
+		goroutinesBefore = goroutines(t, s)
+		if open := started[0].watching(t) + started[1].watching(t); goroutinesBefore.watches != open {
+			return fmt.Errorf("%d of %d", goroutinesBefore.watches, open)
+		}
+		return nil
+	})
 	marks := []audit{mark(t, east), mark(t, west), mark(t, north)}
-	goroutinesBefore := goroutines(t, s)
 
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -199,8 +216,9 @@ func (g gate) open(context.Context) error {
 	return f.Close()
 }
 
-// counted are numbers of goroutines: all, and those with our code on their stack.
-type counted struct{ all, ours int }
+// counted are numbers of goroutines: all, those with our code on their stack, and those in which client-go reads a
+// watch.
+type counted struct{ all, ours, watches int }
 
 func goroutines(t *testing.T, s *server.Server) counted {
 	t.Helper()
@@ -212,6 +230,9 @@ func goroutines(t *testing.T, s *server.Server) counted {
 		c.all++
 		if strings.Contains(stack, "clusterset-dns/plugin/") {
 			c.ours++
+		}
+		if strings.Contains(stack, "StreamWatcher).receive(") {
+			c.watches++
 		}
 	}
 	if c.ours == 0 {
