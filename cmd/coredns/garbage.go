@@ -8,15 +8,18 @@ import (
 )
 
 // Garbage is collected when there is as much of it as of what lives (GOGC=100). A server that answers queries makes the same
-// garbage whatever it knows, so that one with a small heap collects all the time. That one may let twice as much pile up: up to a
-// seventh of what an answer costs is collecting garbage, and while it is collected answers take longer. Not while the heap grows,
-// as at the start and in a reload: then it is at its largest, and a large one is collected sooner.
+// garbage whatever it knows, so that one with a small heap collects all the time: a tenth of what an answer costs is collecting
+// garbage, and while it is collected answers take longer. That one may let more pile up, as long as its heap stays small with it.
+// Not while it grows, as at the start and in a reload: then it is at its largest, and a large one is collected sooner.
 const (
 	growingPercent = 75
 	usualPercent   = 100
 	mostPercent    = 220
-	// sparedBelow is the garbage, in bytes, from which on the usual rule is as good: what a server with 10,000 services may have.
-	sparedBelow = 36 << 20
+	// small is how large a heap may become by garbage above the usual, in bytes. One of which half lives is that by the usual rule:
+	// what CoreDNS needs with 10,000 services in kubeadm's chain.
+	small = 96 << 20
+	// large is what lives in a heap, in bytes, that is collected sooner while it grows.
+	large = 36 << 20
 )
 
 // spareCollections sets the percentage anew after each collection. GOGC in the environment has the last word, as in every Go
@@ -43,12 +46,12 @@ func spareCollections() {
 func percentFor(live, before uint64) int {
 	const step = 10
 	if live > before+before/10 {
-		if live > sparedBelow {
+		if live > large {
 			return growingPercent
 		}
 		return usualPercent
 	}
-	percent := sparedBelow * 100 / max(live, 1) / step * step
+	percent := (small - min(live, small)) * 100 / max(live, 1) / step * step
 	return int(min(max(percent, usualPercent), mostPercent)) //nolint:gosec // bounded
 }
 
