@@ -71,7 +71,7 @@ func TestRecordsSurviveWhatOtherPluginsDoToAnswers(t *testing.T) {
 			for range 8 {
 				asking.Go(func() {
 					for i := range 100 {
-						m := new(dns.Msg).SetQuestion([]string{"web", "db"}[i%2]+".shop.svc."+[]string{"clusterset.local.", "example.org."}[i/2%2], []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV}[i%3])
+						m := new(dns.Msg).SetQuestion([]string{"web", "db", "nobody"}[i%3]+".shop.svc."+[]string{"clusterset.local.", "example.org."}[i/3%2], []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV}[i/6%3])
 						m.SetEdns0(4096, i%5 == 0)
 						reply, _, err := new(dns.Client).Exchange(m, addr)
 						if err != nil {
@@ -90,7 +90,11 @@ func TestRecordsSurviveWhatOtherPluginsDoToAnswers(t *testing.T) {
 			}
 			asking.Wait()
 			for q, text := range first {
-				if !strings.Contains(text, "\t"+dns.TypeToString[q.Qtype]+"\t") || tc.cache == "" && strings.Contains(text, "\t5\t") {
+				has := q.Qtype
+				if strings.HasPrefix(q.Name, "nobody.") {
+					has = dns.TypeSOA
+				}
+				if !strings.Contains(text, "\t"+dns.TypeToString[has]+"\t") || tc.cache == "" && strings.Contains(text, "\t5\t") {
 					t.Errorf("The answer to %s %s is\n%s", q.Name, dns.TypeToString[q.Qtype], text)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -42,6 +43,8 @@ type Clusterset struct {
 	locator  locator
 	healther healther
 	view     viewCache
+	// lastSOA is that of the last answer with one: the next is likely to have the same.
+	lastSOA atomic.Pointer[dns.SOA]
 	// tenant is the instance that it belongs to, number its place among all handlers; for the status address only.
 	tenant *lease.Tenant
 	number uint64
@@ -130,9 +133,23 @@ func (a *answer) message() *dns.Msg {
 	m.Question = m.question[:]
 	m.Answer, m.Extra = a.records, a.extra
 	if len(a.records) == 0 {
-		m.Ns = []dns.RR{soaRecord(a.zone, a.snapshot.Serial(), a.ttl)}
+		m.Ns = []dns.RR{a.soa()}
 	}
 	return &m.Msg
+}
+
+// soa returns the SOA record of the zone, in the case that was asked. Answers share it, as they do prepared records.
+func (a *answer) soa() *dns.SOA {
+	zone, serial := a.zones[a.zoneIndex], a.snapshot.Serial()
+	if a.zone != zone {
+		return soaRecord(a.zone, serial, a.ttl)
+	}
+	if last := a.lastSOA.Load(); last != nil && last.Serial == serial && last.Hdr.Name == zone {
+		return last
+	}
+	soa := soaRecord(zone, serial, a.ttl)
+	a.lastSOA.Store(soa)
+	return soa
 }
 
 // room returns how many octets the answer has for its records. The reply has an OPT record if the query has one, with those of its
@@ -231,9 +248,7 @@ func (a *answer) denyIn(namespace string) {
 func (a *answer) apex() {
 	switch a.qtype {
 	case dns.TypeSOA:
-		soa := soaRecord(a.zone, a.snapshot.Serial(), a.ttl)
-		soa.Hdr.Name = a.qname
-		a.records = []dns.RR{soa}
+		a.records = []dns.RR{a.soa()}
 	case dns.TypeNS:
 		ns := "ns.dns." + a.zone
 		a.records = []dns.RR{&dns.NS{Hdr: header(a.qname, dns.TypeNS, a.ttl), Ns: ns}}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -444,6 +445,31 @@ func TestTTL(t *testing.T) {
 }
 
 // bigWorld has a headless service with n endpoints of both families.
+// TestTheSOAIsThatOfTheZoneAndTheSnapshot asks one handler about several zones, cases and snapshots: answers share records.
+func TestTheSOAIsThatOfTheZoneAndTheSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // serials are times
+		w := shop(true)
+		c := handlerOf(w, func(c *Clusterset) { c.zones = plugin.Zones{defaultZone, "example.org."} })
+		zones := []string{defaultZone, "ClusterSet.local.", "example.org.", "example.ORG.", defaultZone}
+		for round := range 2 {
+			for _, zone := range slices.Concat(zones, zones) {
+				reply, _ := ask(t.Context(), c, new(dns.Msg).SetQuestion("nobody.shop.svc."+zone, dns.TypeA), false)
+				want := soaRecord(zone, w.snapshot.Load().Serial(), c.ttl).String()
+				if len(reply.Ns) != 1 || reply.Ns[0].String() != want {
+					t.Errorf("%s: %v, want %s", zone, reply.Ns, want)
+				}
+			}
+			before := w.snapshot.Load().Serial()
+			time.Sleep(time.Second)
+			w.shard("east", "shop", "more", clusterIPShard(fmt.Sprint("10.0.0.", round)))
+			w.publish()
+			if w.snapshot.Load().Serial() == before {
+				t.Fatal("The new snapshot has the old serial")
+			}
+		}
+	})
+}
+
 func bigWorld(n int) *world {
 	return newTestWorld(shopScope, func(w *world) {
 		w.ApplyNamespace("data", true)
