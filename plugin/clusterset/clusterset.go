@@ -338,17 +338,26 @@ func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 	known := preparedAt(a.plan, slot)
 	if known == nil {
 		addrs := a.choose(s, of)
-		a.addresses(addrs)
-		if len(a.records) == len(addrs) {
-			process.prepared.keep(a.plan, slot, len(a.zones), a.records)
+		if !a.fits(len(addrs), of) {
+			a.addresses(addrs)
+			return
 		}
-		return
+		known = prepare(a.owner(s), a.ttl, addrs)
+		process.prepared.keep(a.plan, slot, len(a.zones), known)
 	}
-	if !a.holds(len(known.records)) && len(known.records) > a.most(of) {
+	if !a.fits(known.len(), of) {
 		a.addresses(a.choose(s, of))
 		return
 	}
-	a.records = slices.Clone(known.records)
+	a.records = known.records()
+}
+
+// owner is the name that was asked: that which the service keeps, if it is the same.
+func (a *answer) owner(s *mcs.Service) string {
+	if a.qname == s.FQDN() {
+		return s.FQDN()
+	}
+	return a.qname
 }
 
 // always is how many addresses most allows however little room there is, and surely how many every message over UDP holds: the
@@ -360,6 +369,9 @@ const (
 
 // holds reports whether most allows so many addresses, without finding out how many it does.
 func (a *answer) holds(n int) bool { return n <= always || n <= surely && !a.tcp() }
+
+// fits reports whether most allows so many addresses of a family.
+func (a *answer) fits(n int, of balance.Family) bool { return a.holds(n) || n <= a.most(of) }
 
 // decide finds the plan for this client and service.
 func (a *answer) decide(s *mcs.Service) {
@@ -379,7 +391,7 @@ func (a *answer) decide(s *mcs.Service) {
 func (a *answer) drawn(s *mcs.Service) balance.Draw {
 	if !a.isDrawn {
 		a.isDrawn = true
-		a.draw = balance.NewDraw(a.client.Addr, s.Key, time.Now(), time.Duration(a.ttl)*time.Second, s.ClientIPAffinity)
+		a.draw = balance.NewDraw(a.client.Addr, s.Key(), time.Now(), time.Duration(a.ttl)*time.Second, s.ClientIPAffinity)
 	}
 	return a.draw
 }

@@ -18,13 +18,14 @@ import (
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/corefile"
+	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/watch"
 )
 
 // Defaults of the stanza.
 const (
-	defaultZone = "clusterset.local."
+	defaultZone = mcs.Zone
 	defaultTTL  = 5                // seconds, as in CoreDNS's kubernetes plugin
 	maxTTL      = 3600             // seconds, likewise
 	maxAnswers  = 4096             // what a DNS message can hold

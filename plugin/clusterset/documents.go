@@ -236,7 +236,8 @@ func (c *Clusterset) Services() status.Services {
 		return true
 	})
 	slices.SortFunc(all, func(a, b *mcs.Service) int {
-		return cmp.Or(strings.Compare(a.Key.Namespace, b.Key.Namespace), strings.Compare(a.Key.Name, b.Key.Name))
+		x, y := a.Key(), b.Key()
+		return cmp.Or(strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Name, y.Name))
 	})
 	out := status.Services{Version: status.Version, Services: make([]status.ServiceSummary, 0, len(all))}
 	for _, s := range all {
@@ -248,8 +249,8 @@ func (c *Clusterset) Services() status.Services {
 
 func (c *Clusterset) summarize(s *mcs.Service, snapshot *mcs.Snapshot, view *balance.View) status.ServiceSummary {
 	out := status.ServiceSummary{
-		Namespace: s.Key.Namespace, Name: s.Key.Name, Type: s.Type.String(), Imported: s.Import != nil, Members: []string{},
-		Weights: c.policy.Weights(s, view), Conflicts: snapshot.Report(s.Key.Namespace, s.Key.Name).Conflicts.Reasons(),
+		Namespace: s.Key().Namespace, Name: s.Key().Name, Type: s.Type.String(), Imported: s.Import != nil, Members: []string{},
+		Weights: c.policy.Weights(s, view), Conflicts: snapshot.Report(s.Key().Namespace, s.Key().Name).Conflicts.Reasons(),
 	}
 	for i := range s.Members {
 		m := &s.Members[i]

@@ -142,7 +142,7 @@ func (e *explaining) explain() {
 	e.out.Kind = e.kind()
 	e.out.Answer = e.describeAnswer()
 	if s := e.service; s != nil {
-		e.out.Service, e.out.ServiceType = s.Key.String(), s.Type.String()
+		e.out.Service, e.out.ServiceType = s.Key().String(), s.Type.String()
 		if e.chooses() {
 			e.describeChoice(s)
 		}
@@ -325,7 +325,7 @@ func labelWord(l balance.Label) string {
 }
 
 func (e *explaining) describeDraw(s *mcs.Service, b *balance.Explanation) *status.Draw {
-	epoch, length := balance.Epoch(e.client.Addr, s.Key, time.Now(), time.Duration(e.ttl)*time.Second, s.ClientIPAffinity)
+	epoch, length := balance.Epoch(e.client.Addr, s.Key(), time.Now(), time.Duration(e.ttl)*time.Second, s.ClientIPAffinity)
 	d := &status.Draw{
 		Point: b.Point, Epoch: epoch, EpochSeconds: uint32(length / time.Second), Sticky: s.ClientIPAffinity, //nolint:gosec // an hour at most
 		Tier: b.Choice.Tier, Part: "healthy", Member: string(b.Choice.Member),

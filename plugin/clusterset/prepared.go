@@ -1,7 +1,7 @@
 package clusterset
 
 import (
-	"slices"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -12,40 +12,55 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/balance"
 )
 
-// prepared are the address records of an answer that was made for a query before. Answers share the records: no plugin of CoreDNS
-// changes a record that it did not make or copy (a test asks through those that might). They do not share the slice, which
-// loadbalance and dnssec may change.
-type prepared struct{ records []dns.RR }
+// prepared are the address records of an answer that was made for a query before, of one family. Answers share them: no plugin of
+// CoreDNS changes a record that it did not make or copy (a test asks through those that might).
+type prepared struct {
+	four []record4
+	six  []record6
+}
 
 // preparedOne has its only record in the same place of memory, as nearly all answers of services with a cluster IP.
 type preparedOne[R record4 | record6] struct {
 	prepared
-	room [1]dns.RR
-	one  R
+	one [1]R
 }
 
-// holding makes the record, which is in one, that of the answer.
-func (p *preparedOne[R]) holding(rr dns.RR) *prepared {
-	p.room[0] = rr
-	p.records = p.room[:]
-	return &p.prepared
-}
-
-// prepare returns records to keep: a copy.
-func prepare(records []dns.RR) *prepared {
-	if len(records) == 1 {
-		switch rr := records[0].(type) {
-		case *dns.A:
-			p := &preparedOne[record4]{one: record4{A: *rr}}
-			p.one.A.A = append(p.one.ip[:0], rr.A...)
-			return p.holding(&p.one.A)
-		case *dns.AAAA:
-			p := &preparedOne[record6]{one: record6{AAAA: *rr}}
-			p.one.AAAA.AAAA = append(p.one.ip[:0], rr.AAAA...)
-			return p.holding(&p.one.AAAA)
-		}
+// prepare makes the records of addresses that are all of one family.
+func prepare(owner string, ttl uint32, addrs []netip.Addr) *prepared {
+	var p *prepared
+	switch four := count4(addrs); {
+	case len(addrs) == 1 && four == 1:
+		room := &preparedOne[record4]{}
+		p, room.four = &room.prepared, room.one[:]
+	case len(addrs) == 1:
+		room := &preparedOne[record6]{}
+		p, room.six = &room.prepared, room.one[:]
+	case four > 0:
+		p = &prepared{four: make([]record4, four)}
+	default:
+		p = &prepared{six: make([]record6, len(addrs))}
 	}
-	return &prepared{slices.Clone(records)}
+	for i := range p.four {
+		p.four[i].make(owner, ttl, addrs[i])
+	}
+	for i := range p.six {
+		p.six[i].make(owner, ttl, addrs[i])
+	}
+	return p
+}
+
+func (p *prepared) len() int { return len(p.four) + len(p.six) }
+
+// records returns the records. Answers do not share the slice, which loadbalance and dnssec may change.
+func (p *prepared) records() []dns.RR {
+	out := make([]dns.RR, 0, p.len())
+	for i := range p.four {
+		out = append(out, &p.four[i].A)
+	}
+	for i := range p.six {
+		out = append(out, &p.six[i].AAAA)
+	}
+	return out
 }
 
 // slotOf is the place of an answer among all of a plan: of a zone, a balance.Choice.Set and a family.
@@ -109,7 +124,7 @@ type stocked struct {
 }
 
 // keep lets later queries find the records. It waits for nobody: while another query does the same, it keeps nothing.
-func (s *stock) keep(plan *balance.Plan, slot, zones int, records []dns.RR) {
+func (s *stock) keep(plan *balance.Plan, slot, zones int, p *prepared) {
 	if !s.mu.TryLock() {
 		return
 	}
@@ -117,8 +132,8 @@ func (s *stock) keep(plan *balance.Plan, slot, zones int, records []dns.RR) {
 	if preparedAt(plan, slot) != nil {
 		return
 	}
-	setPrepared(plan, slot, zones, prepare(records))
-	k := stocked{weak.Make(plan), slot, zones, sizeOf(records)}
+	setPrepared(plan, slot, zones, p)
+	k := stocked{weak.Make(plan), slot, zones, p.size()}
 	s.queue = append(s.queue, k)
 	for s.used += k.bytes; s.used > s.most; s.queue = s.queue[1:] {
 		oldest := s.queue[0]
@@ -129,8 +144,7 @@ func (s *stock) keep(plan *balance.Plan, slot, zones int, records []dns.RR) {
 	}
 }
 
-// sizeOf returns about how many bytes the address records of one answer take, with what is kept beside them.
-func sizeOf(records []dns.RR) int {
-	const each = int(unsafe.Sizeof(dns.AAAA{})+unsafe.Sizeof(dns.RR(nil))) + 16
-	return int(unsafe.Sizeof(stocked{})+unsafe.Sizeof(prepared{})) + each*len(records)
+// size returns about how many bytes the records take, with what is kept beside them.
+func (p *prepared) size() int {
+	return int(unsafe.Sizeof(stocked{})+unsafe.Sizeof(prepared{})) + len(p.four)*int(unsafe.Sizeof(record4{})) + len(p.six)*int(unsafe.Sizeof(record6{}))
 }

@@ -24,7 +24,7 @@ func (e *explaining) reason(s *mcs.Service, b *balance.Explanation, c *balance.C
 	case balance.Given:
 		return e.givenBecause(s, b, c)
 	case balance.Addressless:
-		for _, u := range e.snapshot.Report(s.Key.Namespace, s.Key.Name).Unusable {
+		for _, u := range e.snapshot.Report(s.Key().Namespace, s.Key().Name).Unusable {
 			if u.Cluster == id {
 				return unusableBecause[u.Reason]
 			}
@@ -206,13 +206,13 @@ func (e *explaining) denied() string {
 	case s == nil:
 		return fmt.Sprintf("No cluster exports a service %s/%s.", n.namespace, n.service)
 	case !e.exists(s) && s.Type == mcs.Headless:
-		return fmt.Sprintf("No endpoint of the headless service %s is ready, and so it has no names.", s.Key)
+		return fmt.Sprintf("No endpoint of the headless service %s is ready, and so it has no names.", s.Key())
 	case !e.exists(s):
-		return fmt.Sprintf("No endpoint of the service %s is ready, and names of such services are denied (ignore empty_service).", s.Key)
+		return fmt.Sprintf("No endpoint of the service %s is ready, and names of such services are denied (ignore empty_service).", s.Key())
 	case e.out.Kind == "port":
-		return fmt.Sprintf("The service %s has no such port.", s.Key)
+		return fmt.Sprintf("The service %s has no such port.", s.Key())
 	default:
-		return fmt.Sprintf("The service %s has no ready endpoint of this name.", s.Key)
+		return fmt.Sprintf("The service %s has no ready endpoint of this name.", s.Key())
 	}
 }
 

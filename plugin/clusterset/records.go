@@ -43,30 +43,40 @@ type record6 struct {
 	ip [16]byte
 }
 
+func (r *record4) make(owner string, ttl uint32, addr netip.Addr) {
+	r.Hdr, r.ip = header(owner, dns.TypeA, ttl), addr.As4()
+	r.A.A = r.ip[:]
+}
+
+func (r *record6) make(owner string, ttl uint32, addr netip.Addr) {
+	r.Hdr, r.ip = header(owner, dns.TypeAAAA, ttl), addr.As16()
+	r.AAAA.AAAA = r.ip[:]
+}
+
 // addressRecords makes A or AAAA records, all with the same owner and TTL. Those of a family stand in one place of memory.
 func addressRecords(to []dns.RR, owner string, ttl uint32, addrs []netip.Addr) []dns.RR {
 	to = slices.Grow(to, len(addrs))
-	four := 0
+	four := count4(addrs)
+	records4, records6 := make([]record4, four), make([]record6, len(addrs)-four)
+	for _, a := range addrs {
+		if a.Is4() {
+			records4[0].make(owner, ttl, a)
+			to, records4 = append(to, &records4[0].A), records4[1:]
+		} else {
+			records6[0].make(owner, ttl, a)
+			to, records6 = append(to, &records6[0].AAAA), records6[1:]
+		}
+	}
+	return to
+}
+
+func count4(addrs []netip.Addr) (four int) {
 	for _, a := range addrs {
 		if a.Is4() {
 			four++
 		}
 	}
-	records4, records6 := make([]record4, 0, four), make([]record6, 0, len(addrs)-four)
-	for _, a := range addrs {
-		if a.Is4() {
-			records4 = append(records4, record4{ip: a.As4()})
-			r := &records4[len(records4)-1]
-			r.Hdr, r.A.A = header(owner, dns.TypeA, ttl), r.ip[:]
-			to = append(to, &r.A)
-			continue
-		}
-		records6 = append(records6, record6{ip: a.As16()})
-		r := &records6[len(records6)-1]
-		r.Hdr, r.AAAA.AAAA = header(owner, dns.TypeAAAA, ttl), r.ip[:]
-		to = append(to, &r.AAAA)
-	}
-	return to
+	return four
 }
 
 func header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {

@@ -35,13 +35,13 @@ func largeHeadless() (*mcs.Service, *View) {
 
 // ask is all that a query does: the draw, the plan of its class, the choice.
 func ask(p *Policy, s *mcs.Service, v *View, client topology.Locality, i int, dst []netip.Addr) []netip.Addr {
-	d := NewDraw(clientAt(i), s.Key, aTime, 5*time.Second, false)
+	d := NewDraw(clientAt(i), s.Key(), aTime, 5*time.Second, false)
 	dst, _ = p.Plan(s, v, client).Addresses(dst, d, IPv4)
 	return dst
 }
 
 func askBackends(p *Policy, s *mcs.Service, v *View, client topology.Locality, i int, dst []int32) []int32 {
-	d := NewDraw(clientAt(i), s.Key, aTime, 5*time.Second, false)
+	d := NewDraw(clientAt(i), s.Key(), aTime, 5*time.Second, false)
 	dst, _ = p.Plan(s, v, client).Backends(dst, d, IPv4, 0)
 	return dst
 }

@@ -22,11 +22,8 @@ type ServiceKey struct{ Namespace, Name string }
 // String returns "namespace/name".
 func (k ServiceKey) String() string { return k.Namespace + "/" + k.Name }
 
-// adjacent returns the key with both names in one place of memory, so that comparing it waits for that only once.
-func (k ServiceKey) adjacent() ServiceKey {
-	text := k.Name + k.Namespace
-	return ServiceKey{Namespace: text[len(k.Name):], Name: text[:len(k.Name)]}
-}
+// Zone is that of the Multi-Cluster Services API (KEP-1645, "DNS").
+const Zone = "clusterset.local."
 
 // Protocol is the transport of a port. The zero value is TCP, as in the Kubernetes API.
 type Protocol uint8

@@ -95,7 +95,7 @@ func (k SourceKind) String() string {
 // NewIndex returns an index without facts, in which every source of the scope has yet to sync.
 func NewIndex(scope Scope) *Index {
 	x := &Index{scope: scope, members: map[topology.ClusterID]*Member{}, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true,
-		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}, taken: map[netip.Addr]struct{}{}},
+		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}, taken: map[netip.Addr]struct{}{}, traits: sharedTraits{}},
 		balanced: map[string]map[ServiceKey]int{}, claims: map[netip.Addr]map[ServiceKey]int{}}
 	for _, m := range scope.Members {
 		x.AddMember(m, false)
@@ -366,7 +366,7 @@ func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 			e.report = nil
 			x.next.reports = x.next.reports.without(key)
 		} else {
-			said := &reported{key.adjacent(), report}
+			said := &reported{key, report}
 			e.report = &said.Report
 			x.next.reports = x.next.reports.with(said)
 		}

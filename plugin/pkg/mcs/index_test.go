@@ -387,13 +387,13 @@ type view struct {
 func viewOf(s *Snapshot) view {
 	v := view{services: map[ServiceKey]Service{}, spaces: map[string][2]bool{}, unsynced: s.Unsynced(), size: s.Len()}
 	s.Services(func(service *Service) bool {
-		v.services[service.Key] = *service
+		v.services[service.Key()] = *service
 		return true
 	})
 	for _, n := range fuzzNamespaces {
 		v.spaces[n] = [2]bool{s.HasNamespace(n), s.NamespaceDenied(n)}
 		for _, name := range fuzzServices {
-			if service := s.Service(n, name); (service != nil) != (v.services[ServiceKey{n, name}].Key != ServiceKey{}) {
+			if _, there := v.services[ServiceKey{n, name}]; there != (s.Service(n, name) != nil) {
 				panic("Service and Services disagree about " + name)
 			}
 		}

@@ -148,14 +148,17 @@ func (c *Contribution) Ports() []Port {
 
 // Service is the merged view of one service of the ClusterSet. Immutable once made. What most queries look at stands first.
 type Service struct {
-	Key ServiceKey
-	// Traits are those of the oldest export, or of the ServiceImport.
-	*Traits
-	// Import is the ServiceImport that is the source of truth, nil where there is none.
-	Import *Import
+	// fqdn is the name of the service in Zone, of which its Key has parts, of so many octets: a query compares these, and is
+	// answered with all of it, and waits for it only once.
+	fqdn            string
+	name, namespace uint8
 	// Memo is room for what readers derive from the service. It lives as long as the service does, and is no part of its
 	// value. Whoever uses it stores values of one type only.
 	Memo atomic.Value
+	// Import is the ServiceImport that is the source of truth, nil where there is none.
+	Import *Import
+	// Traits are those of the oldest export, or of the ServiceImport. Services share equal ones.
+	*Traits
 	// Backends are the ready hosts of a Headless service, sorted by cluster, then label.
 	Backends []Backend
 	// Members are the clusters that contribute, sorted by id.
@@ -165,18 +168,30 @@ type Service struct {
 	unready *[]Unready // nil where none is missing
 }
 
-// newService returns a service with room for so many members: for one, as most have, in the same place of memory.
-func newService(members int) *Service {
+// newService returns a service with room for so many members: for one, as most have, in the same place of memory. The parts of the
+// key are labels of DNS.
+func newService(key ServiceKey, members int) *Service {
+	named := Service{fqdn: key.Name + "." + key.Namespace + ".svc." + Zone, name: uint8(len(key.Name)), namespace: uint8(len(key.Namespace))} //nolint:gosec // 63 at most
 	if members != 1 {
-		return &Service{Members: make([]Contribution, 0, members)}
+		named.Members = make([]Contribution, 0, members)
+		return &named
 	}
 	s := &struct {
 		Service
 		only [1]Contribution
-	}{}
+	}{Service: named}
 	s.Members = s.only[:0]
 	return &s.Service
 }
+
+// Key returns the name and the namespace.
+func (s *Service) Key() ServiceKey {
+	begin := int(s.name) + 1
+	return ServiceKey{Namespace: s.fqdn[begin : begin+int(s.namespace)], Name: s.fqdn[:s.name]}
+}
+
+// FQDN returns the name of the service in Zone (KEP-1645, "DNS").
+func (s *Service) FQDN() string { return s.fqdn }
 
 // Unready says where a Headless service lacks endpoints, sorted by cluster, zone and node. The caller must not change it.
 func (s *Service) Unready() []Unready {
@@ -206,6 +221,24 @@ type around struct {
 	taken map[netip.Addr]struct{}
 	// hosts are the addresses of load balancers that have names only.
 	hosts map[string][]netip.Addr
+	// traits are those that services share.
+	traits sharedTraits
+}
+
+// sharedTraits are traits, each once: they are few, every query looks at them, and so they are where it finds them soon.
+type sharedTraits map[Traits]*Traits
+
+// maxSharedTraits is far above what there is, and bounds what a hostile member can make of it.
+const maxSharedTraits = 256
+
+// of returns equal traits that are shared, if there is room.
+func (t sharedTraits) of(one *Traits) *Traits {
+	shared := t[*one]
+	if shared == nil && t != nil && len(t) < maxSharedTraits {
+		own := *one
+		t[own], shared = &own, &own
+	}
+	return cmp.Or(shared, one)
 }
 
 // merge makes the view of one service. exports must be sorted by cluster id. The service is nil when no valid export
@@ -232,7 +265,7 @@ func merge(key ServiceKey, exports []exported, imp *ImportShard, env around) (*S
 	report.Conflicts = conflicts(byAge)
 	switch {
 	case imp != nil:
-		s := mergeImport(key, valid, imp, &report)
+		s := mergeImport(key, valid, imp, env, &report)
 		return s, report
 	case len(valid) > 0:
 		s := mergeExports(key, valid, byAge, env, &report)
@@ -284,8 +317,8 @@ func (r Report) Clean() bool {
 }
 
 func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *Report) *Service {
-	s := newService(len(valid))
-	s.Key, s.Traits, s.Ports = key.adjacent(), &byAge[0].shard.Service.Traits, unionOfPorts(byAge)
+	s := newService(key, len(valid))
+	s.Traits, s.Ports = env.traits.of(&byAge[0].shard.Service.Traits), unionOfPorts(byAge)
 	for _, e := range valid {
 		s.contribute(e.member, e.shard, report)
 		if s.Type != ClusterSetIP {
@@ -306,8 +339,9 @@ func mergeExports(key ServiceKey, valid, byAge []exported, env around, report *R
 
 // mergeImport lets the ServiceImport decide everything that it knows. Only endpoints that it says it has not are taken
 // from the exports that are read directly.
-func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, report *Report) *Service {
-	s := &Service{Key: key.adjacent(), Import: &imp.Import, Traits: &imp.Import.Traits, Ports: imp.Import.Ports}
+func mergeImport(key ServiceKey, valid []exported, imp *ImportShard, env around, report *Report) *Service {
+	s := newService(key, 0)
+	s.Import, s.Traits, s.Ports = &imp.Import, env.traits.of(&imp.Import.Traits), imp.Import.Ports
 	if s.Type != Headless {
 		return s
 	}

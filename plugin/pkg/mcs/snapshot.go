@@ -18,7 +18,7 @@ type namespace string
 
 func (n namespace) tableKey() string { return string(n) }
 
-func (s *Service) tableKey() ServiceKey { return s.Key }
+func (s *Service) tableKey() ServiceKey { return s.Key() }
 
 // reported is a report that has something to say.
 type reported struct {
