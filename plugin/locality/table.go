@@ -90,33 +90,53 @@ func (p *prefixes[T]) block(addr netip.Addr) (netip.Prefix, bool) {
 }
 
 // addresses maps exact addresses to places. It is immutable, but cheap to change a little: of its many small maps only
-// those are copied that hold what changes. The zero value is empty.
-type addresses [4096]map[netip.Addr]*place
+// those are copied that hold what changes, and the blocks in which they stand. The zero value is empty.
+type addresses [blocks]*block
 
-func (a *addresses) find(addr netip.Addr) *place { return a[shard(addr)][addr] }
+// block holds the addresses of which the last bits but some are equal, in which those of one network differ.
+type block [blocks]map[netip.Addr]*place
 
-// shard spreads by the last bits, in which addresses of one network differ.
-func shard(addr netip.Addr) int {
+const blocks = 64
+
+func (a *addresses) find(addr netip.Addr) *place {
+	i, j := shard(addr)
+	if a[i] == nil {
+		return nil
+	}
+	return a[i][j][addr]
+}
+
+// shard tells in which block an address is, and where there.
+func shard(addr netip.Addr) (i, j int) {
 	b := addr.As16()
-	return (int(b[14])<<8 | int(b[15])) % len(addresses{})
+	last := int(b[14])<<8 | int(b[15])
+	return last / blocks % blocks, last % blocks
 }
 
 // with returns the addresses after some changes; nil takes an address out.
 func (a *addresses) with(changes map[netip.Addr]*place) *addresses {
 	out := *a
-	var mine [len(addresses{})]bool
+	var mine [blocks]*[blocks]bool // which of its maps are copies already, where the block is
 	for addr, p := range changes {
-		at := shard(addr)
-		if !mine[at] {
-			mine[at] = true
-			if out[at] = maps.Clone(out[at]); out[at] == nil {
-				out[at] = map[netip.Addr]*place{}
+		i, j := shard(addr)
+		if mine[i] == nil {
+			mine[i] = &[blocks]bool{}
+			copied := block{}
+			if out[i] != nil {
+				copied = *out[i]
+			}
+			out[i] = &copied
+		}
+		if !mine[i][j] {
+			mine[i][j] = true
+			if out[i][j] = maps.Clone(out[i][j]); out[i][j] == nil {
+				out[i][j] = map[netip.Addr]*place{}
 			}
 		}
 		if p == nil {
-			delete(out[at], addr)
+			delete(out[i][j], addr)
 		} else {
-			out[at][addr] = p
+			out[i][j][addr] = p
 		}
 	}
 	return &out
@@ -124,8 +144,13 @@ func (a *addresses) with(changes map[netip.Addr]*place) *addresses {
 
 func (a *addresses) len() int {
 	n := 0
-	for _, m := range a {
-		n += len(m)
+	for _, in := range a {
+		if in == nil {
+			continue
+		}
+		for _, m := range in {
+			n += len(m)
+		}
 	}
 	return n
 }
