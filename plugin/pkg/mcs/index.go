@@ -38,6 +38,9 @@ type Index struct {
 	claims  map[netip.Addr]map[ServiceKey]int
 	next    Snapshot
 	changed bool
+	// merged and reported are what the next snapshot has more or less than the one before, while it is made.
+	merged   []tableChange[ServiceKey, *Service]
+	reported []tableChange[ServiceKey, *reported]
 }
 
 // entry is what all sources say about one service.
@@ -164,9 +167,9 @@ func (x *Index) setNamespace(name string, exists bool) {
 		return
 	}
 	if exists {
-		x.next.namespaces = x.next.namespaces.with(namespace(name))
+		x.next.namespaces = x.next.namespaces.with(putInTable(namespace(name)))
 	} else {
-		x.next.namespaces = x.next.namespaces.without(name)
+		x.next.namespaces = x.next.namespaces.with(takeFromTable[namespace](name))
 	}
 	x.changed = true
 	x.touchNamespace(name)
@@ -331,10 +334,12 @@ func (x *Index) Publish(serial uint32) (*Snapshot, []Change) {
 			changes = append(changes, c)
 		}
 	}
+	x.next.services, x.next.reports = x.next.services.with(x.merged...), x.next.reports.with(x.reported...)
 	if len(x.dirty) > smallBatch {
-		x.dirty = map[ServiceKey]struct{}{}
+		x.dirty, x.merged, x.reported = map[ServiceKey]struct{}{}, nil, nil
 	}
 	clear(x.dirty)
+	x.merged, x.reported = emptied(x.merged), emptied(x.reported)
 	x.changed = false
 	x.next.generation++
 	x.next.serial = serial
@@ -344,18 +349,24 @@ func (x *Index) Publish(serial uint32) (*Snapshot, []Change) {
 	return &published, changes
 }
 
+// emptied returns a list that can be used again, and keeps nothing alive.
+func emptied[T any](list []T) []T {
+	clear(list)
+	return list[:0]
+}
+
 // merge brings one service of the next snapshot up to date.
 func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 	e := x.facts[key.Namespace][key.Name]
 	if e == nil {
-		x.next.services = x.next.services.without(key)
+		x.merged = append(x.merged, takeFromTable[*Service](key))
 		return c, false
 	}
 	service, report := merge(key, e.exports, e.imp, x.around)
 	if service != nil && x.exists(key.Namespace) {
-		x.next.services = x.next.services.with(service)
+		x.merged = append(x.merged, putInTable(service))
 	} else {
-		x.next.services = x.next.services.without(key)
+		x.merged = append(x.merged, takeFromTable[*Service](key))
 	}
 	if old := e.said(); !report.equal(old) {
 		c, news = Change{Key: key, Old: old, New: report}, true
@@ -364,11 +375,11 @@ func (x *Index) merge(key ServiceKey) (c Change, news bool) {
 		}
 		if report.Clean() {
 			e.report = nil
-			x.next.reports = x.next.reports.without(key)
+			x.reported = append(x.reported, takeFromTable[*reported](key))
 		} else {
 			said := &reported{key, report}
 			e.report = &said.Report
-			x.next.reports = x.next.reports.with(said)
+			x.reported = append(x.reported, putInTable(said))
 		}
 	}
 	if len(e.exports) == 0 && e.imp == nil {

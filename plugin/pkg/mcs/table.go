@@ -1,14 +1,15 @@
 package mcs
 
 import (
+	"cmp"
 	"hash/maphash"
 	"math/bits"
 	"slices"
 )
 
-// table is an immutable map: with and without return a new table that shares all but the changed path with the old
-// one, so that an update costs O(log n) however many readers hold older versions. It is a hash array mapped trie with
-// 32-way branching. The zero value is empty.
+// table is an immutable map: with returns a new table that shares all but the changed paths with the old one, so that an
+// update costs O(log n) however many readers hold older versions. It is a hash array mapped trie with 32-way branching.
+// The zero value is empty.
 type table[K comparable, V keyed[K]] struct {
 	root tableNode[K, V]
 	size int
@@ -77,78 +78,115 @@ func (e *tableEntry[K, V]) get(key K) (none V, _ bool) {
 	return none, false
 }
 
-func (t table[K, V]) with(value V) table[K, V] {
-	root, added := t.root.with(maphash.Comparable(tableSeed, value.tableKey()), 0, value)
-	if added {
-		t.size++
-	}
-	t.root = root
-	return t
+// tableChange puts a value in the place of what has its key, or takes that out.
+type tableChange[K comparable, V keyed[K]] struct {
+	hash  uint64
+	key   K
+	value V
+	gone  bool
 }
 
-func (t table[K, V]) without(key K) table[K, V] {
-	if _, ok := t.get(key); !ok {
+func putInTable[K comparable, V keyed[K]](value V) tableChange[K, V] {
+	return tableChange[K, V]{hash: maphash.Comparable(tableSeed, value.tableKey()), key: value.tableKey(), value: value}
+}
+
+func takeFromTable[V keyed[K], K comparable](key K) tableChange[K, V] {
+	return tableChange[K, V]{hash: maphash.Comparable(tableSeed, key), key: key, gone: true}
+}
+
+// with returns the table after some changes, of which no two have one key. It copies each node on their way once. It may do what
+// it likes with the list of changes.
+func (t table[K, V]) with(changes ...tableChange[K, V]) table[K, V] {
+	changes = slices.DeleteFunc(changes, func(c tableChange[K, V]) bool {
+		_, there := t.root.get(c.hash, c.key)
+		return c.gone && !there
+	})
+	if len(changes) == 0 {
 		return t
 	}
-	t.root = t.root.without(maphash.Comparable(tableSeed, key), 0, key)
-	t.size--
-	return t
+	// So that all of a node stand together: their hashes have the same lowest bits.
+	slices.SortFunc(changes, func(a, b tableChange[K, V]) int { return cmp.Compare(bits.Reverse64(a.hash), bits.Reverse64(b.hash)) })
+	root, grown := t.root.with(changes, 0)
+	return table[K, V]{root, t.size + grown}
 }
 
 // all calls yield for every value, in no particular order, until it returns false.
 func (t table[K, V]) all(yield func(V) bool) { t.root.all(yield) }
 
-func (n *tableNode[K, V]) with(hash uint64, depth uint, value V) (_ tableNode[K, V], added bool) {
-	bit := uint32(1) << (hash >> depth & tableMask)
-	at := bits.OnesCount32(n.used & (bit - 1))
-	if n.used&bit == 0 {
-		entries := make([]tableEntry[K, V], 0, len(n.entries)+1)
-		entries = append(entries, n.entries[:at]...)
-		entries = append(entries, tableEntry[K, V]{hash: hash, value: value})
-		return tableNode[K, V]{n.used | bit, append(entries, n.entries[at:]...)}, true
+// with returns the node after changes of which the hashes share the path so far, and by how many values it has grown.
+func (n *tableNode[K, V]) with(changes []tableChange[K, V], depth uint) (_ tableNode[K, V], grown int) {
+	var slots [1 << tableBits]tableEntry[K, V]
+	used := n.used
+	for left, i := n.used, 0; left != 0; left, i = left&(left-1), i+1 {
+		slots[bits.TrailingZeros32(left)] = n.entries[i]
 	}
-	e := n.entries[at]
-	switch {
-	case e.isChild():
-		e.below, added = e.below.with(hash, depth+tableBits, value)
-	case e.hash == hash:
-		others, found := e.without(value.tableKey())
-		e, added = tableEntry[K, V]{hash: hash, value: value}, !found
-		e.below.entries = others
-	default:
-		child := tableNode[K, V]{1 << (e.hash >> (depth + tableBits) & tableMask), []tableEntry[K, V]{e}}
-		child, added = child.with(hash, depth+tableBits, value)
-		e = tableEntry[K, V]{below: child}
-	}
-	return n.replaced(at, e), added
-}
-
-// without expects that the key is there.
-func (n *tableNode[K, V]) without(hash uint64, depth uint, key K) tableNode[K, V] {
-	bit := uint32(1) << (hash >> depth & tableMask)
-	at := bits.OnesCount32(n.used & (bit - 1))
-	e := n.entries[at]
-	if e.isChild() {
-		if e.below = e.below.without(hash, depth+tableBits, key); e.isChild() {
-			return n.replaced(at, e)
+	for len(changes) > 0 {
+		slot := changes[0].hash >> depth & tableMask
+		there := 1
+		for there < len(changes) && changes[there].hash>>depth&tableMask == slot {
+			there++
 		}
-	} else if others, _ := e.without(key); len(others) > 0 {
-		e = others[0]
-		e.below.entries = others[1:]
-		return n.replaced(at, e)
+		bit := uint32(1) << slot
+		e, empty, more := slots[slot].with(changes[:there], used&bit == 0, depth+tableBits)
+		slots[slot], used = e, used|bit
+		if empty {
+			used &^= bit
+		}
+		grown += more
+		changes = changes[there:]
 	}
-	if len(n.entries) == 1 {
-		return tableNode[K, V]{}
+	if used == 0 {
+		return tableNode[K, V]{}, grown
 	}
-	entries := make([]tableEntry[K, V], 0, len(n.entries)-1)
-	entries = append(entries, n.entries[:at]...)
-	return tableNode[K, V]{n.used &^ bit, append(entries, n.entries[at+1:]...)}
+	entries := make([]tableEntry[K, V], 0, bits.OnesCount32(used))
+	for left := used; left != 0; left &= left - 1 {
+		entries = append(entries, slots[bits.TrailingZeros32(left)])
+	}
+	return tableNode[K, V]{used, entries}, grown
 }
 
-func (n *tableNode[K, V]) replaced(at int, e tableEntry[K, V]) tableNode[K, V] {
-	entries := slices.Clone(n.entries)
-	entries[at] = e
-	return tableNode[K, V]{n.used, entries}
+// with returns the entry after such changes, and whether nothing is left in it. empty tells that nothing was.
+func (e *tableEntry[K, V]) with(changes []tableChange[K, V], empty bool, depth uint) (_ tableEntry[K, V], nothing bool, grown int) {
+	hash := changes[0].hash
+	one := changes[len(changes)-1].hash == hash // they are sorted
+	switch {
+	case !empty && e.isChild():
+	case one && (empty || e.hash == hash):
+		return e.withSame(changes, empty)
+	default:
+		child := tableEntry[K, V]{}
+		if !empty {
+			child.below = tableNode[K, V]{1 << (e.hash >> depth & tableMask), []tableEntry[K, V]{*e}}
+		}
+		e = &child
+	}
+	below, grown := e.below.with(changes, depth)
+	return tableEntry[K, V]{below: below}, below.used == 0, grown
+}
+
+// withSame is with for an entry and changes that all have one hash.
+func (e *tableEntry[K, V]) withSame(changes []tableChange[K, V], empty bool) (_ tableEntry[K, V], nothing bool, grown int) {
+	if c := &changes[0]; empty && len(changes) == 1 && !c.gone {
+		return tableEntry[K, V]{hash: c.hash, value: c.value}, false, 1
+	}
+	var buf [4]tableEntry[K, V]
+	all := buf[:0]
+	if !empty {
+		all = append(append(all, tableEntry[K, V]{hash: e.hash, value: e.value}), e.below.entries...)
+	}
+	before := len(all)
+	for _, c := range changes {
+		all = slices.DeleteFunc(all, func(o tableEntry[K, V]) bool { return o.value.tableKey() == c.key })
+		if !c.gone {
+			all = append(all, tableEntry[K, V]{hash: c.hash, value: c.value})
+		}
+	}
+	if len(all) == 0 {
+		return tableEntry[K, V]{}, true, -before
+	}
+	first := all[0]
+	first.below.entries = append([]tableEntry[K, V](nil), all[1:]...)
+	return first, false, len(all) - before
 }
 
 func (n *tableNode[K, V]) all(yield func(V) bool) bool {
@@ -159,16 +197,4 @@ func (n *tableNode[K, V]) all(yield func(V) bool) bool {
 		}
 	}
 	return true
-}
-
-// without returns the values of an entry but that of the key, and whether it was there.
-func (e *tableEntry[K, V]) without(key K) (others []tableEntry[K, V], found bool) {
-	for _, o := range append([]tableEntry[K, V]{{hash: e.hash, value: e.value}}, e.below.entries...) {
-		if o.value.tableKey() == key {
-			found = true
-		} else {
-			others = append(others, o)
-		}
-	}
-	return others, found
 }

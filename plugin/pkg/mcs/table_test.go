@@ -3,6 +3,7 @@ package mcs
 import (
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"testing"
 )
@@ -49,9 +50,9 @@ func TestTableAgainstMap(t *testing.T) {
 		// The domain shrinks and grows, so that the table does too.
 		key := strconv.Itoa(random.IntN(1 + step%2_000))
 		if random.IntN(5) < 3 {
-			tab, want[key] = tab.with(entryOf[string]{key, step}), step
+			tab, want[key] = tab.with(putInTable(entryOf[string]{key, step})), step
 		} else {
-			tab = tab.without(key)
+			tab = tab.with(takeFromTable[entryOf[string]](key))
 			delete(want, key)
 		}
 		got, ok := tab.get(key)
@@ -75,17 +76,17 @@ func TestTableOfNothing(t *testing.T) {
 	if _, ok := tab.get("a"); ok || tab.size != 0 {
 		t.Error("An empty table holds something")
 	}
-	if same := tab.without("a"); same.root.entries != nil || same.size != 0 {
+	if same := tab.with(takeFromTable[entryOf[string]]("a")); same.root.entries != nil || same.size != 0 {
 		t.Error("Taking away from an empty table made something")
 	}
-	one := tab.with(entryOf[string]{"a", 1})
-	if gone := one.without("a"); gone.root.entries != nil || gone.size != 0 {
+	one := tab.with(putInTable(entryOf[string]{"a", 1}))
+	if gone := one.with(takeFromTable[entryOf[string]]("a")); gone.root.entries != nil || gone.size != 0 {
 		t.Error("A table without its only key still has nodes")
 	}
-	if same := one.without("b"); &same.root.entries[0] != &one.root.entries[0] {
+	if same := one.with(takeFromTable[entryOf[string]]("b")); &same.root.entries[0] != &one.root.entries[0] {
 		t.Error("Taking away what is not there made a new table")
 	}
-	if again := one.with(entryOf[string]{"a", 2}); again.size != 1 {
+	if again := one.with(putInTable(entryOf[string]{"a", 2})); again.size != 1 {
 		t.Errorf("A key that was there counts twice: size %d", again.size)
 	}
 }
@@ -93,7 +94,7 @@ func TestTableOfNothing(t *testing.T) {
 func TestTableStopsWhenAsked(t *testing.T) {
 	var tab table[string, entryOf[string]]
 	for i := range 1_000 {
-		tab = tab.with(entryOf[string]{strconv.Itoa(i), i})
+		tab = tab.with(putInTable(entryOf[string]{strconv.Itoa(i), i}))
 	}
 	for _, most := range []int{1, 2, 999} {
 		seen := 0
@@ -122,25 +123,32 @@ func TestTableCollisions(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(3, 4))
-			var root tableNode[int, entryOf[int]]
+			var before, tab table[int, entryOf[int]]
 			want := map[int]int{}
-			for step := range 4_000 {
-				key := random.IntN(64)
-				_, there := want[key]
-				if random.IntN(2) == 0 {
-					var added bool
-					if root, added = root.with(tc.hash(key), 0, entryOf[int]{key, step}); added == there {
-						t.Fatalf("Step %d: added is %v for a key that is there: %v", step, added, there)
+			for step := range 2_000 {
+				wanted := maps.Clone(want)
+				changes := map[int]tableChange[int, entryOf[int]]{}
+				for range random.IntN(4) * random.IntN(40) {
+					key := random.IntN(64)
+					changes[key] = tableChange[int, entryOf[int]]{hash: tc.hash(key), key: key, value: entryOf[int]{key, step}}
+					if want[key] = step; random.IntN(2) == 0 {
+						changes[key] = tableChange[int, entryOf[int]]{hash: tc.hash(key), key: key, gone: true}
+						delete(want, key)
 					}
-					want[key] = step
-				} else if there {
-					root = root.without(tc.hash(key), 0, key)
-					delete(want, key)
 				}
-				for key := range 64 {
-					v, ok := root.get(tc.hash(key), key)
-					if w, there := want[key]; ok != there || v.n != w {
-						t.Fatalf("Step %d: key %d is %d, %v, want %d, %v", step, key, v.n, ok, w, there)
+				before, tab = tab, tab.with(slices.Collect(maps.Values(changes))...)
+				for which, v := range []struct {
+					tab  table[int, entryOf[int]]
+					want map[int]int
+				}{{before, wanted}, {tab, want}} {
+					for key := range 64 {
+						got, ok := v.tab.root.get(tc.hash(key), key)
+						if w, there := v.want[key]; ok != there || got.n != w {
+							t.Fatalf("Step %d, table %d: key %d is %d, %v, want %d, %v", step, which, key, got.n, ok, w, there)
+						}
+					}
+					if v.tab.size != len(v.want) {
+						t.Fatalf("Step %d, table %d: the size is %d, want %d", step, which, v.tab.size, len(v.want))
 					}
 				}
 			}
