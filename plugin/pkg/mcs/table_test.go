@@ -155,3 +155,19 @@ func TestTableCollisions(t *testing.T) {
 		})
 	}
 }
+
+func TestManyChangesCopyEachNodeOnce(t *testing.T) {
+	const values = 10_000
+	changes := make([]tableChange[string, entryOf[string]], values)
+	for i := range changes {
+		changes[i] = putInTable(entryOf[string]{strconv.Itoa(i), i})
+	}
+	// One allocation per node, of which there are about 1 + 32 + 1,024 and one for each pair of values that they do not part.
+	var tab table[string, entryOf[string]]
+	if got := testing.AllocsPerRun(1, func() { tab = (table[string, entryOf[string]]{}).with(changes...) }); got > values/3 {
+		t.Errorf("%d values take %.0f allocations", values, got)
+	}
+	if tab.size != values {
+		t.Errorf("The table has %d values, want %d", tab.size, values)
+	}
+}
