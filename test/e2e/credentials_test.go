@@ -232,10 +232,11 @@ func TestCredentialsRotate(t *testing.T) {
 			was, next := newAccount(t, test.id+"-was"), newAccount(t, test.id+"-next")
 			f := &folder{dir: t.TempDir()}
 			test.begin(t, f, was)
-			start := mark(t, north)
+			startEast, start := mark(t, east), mark(t, north)
 			s := run(t, corefile(f.stanza()))
 			ready(t, s)
 			within(t, limit, there, answers(s, name(there), 2))
+			settled(t, startEast, readsOfLocal)
 			within(t, limit, "the first credentials are used", usedBy(t, start, was))
 			l, r := ask(t, s, time.Millisecond, has(name(here), 1), has(name(there), 2), denied(name("nobody"))), watchReadiness(t, s)
 			undisturbed, since := mark(t, east), mark(t, north)
