@@ -68,7 +68,12 @@ func TestASmallHeapIsSparedFromItsNextCollectionsOn(t *testing.T) {
 	}
 	defer debug.SetGCPercent(usualPercent)
 	debug.SetGCPercent(usualPercent)
+	runtime.GC() // so that the next is far away
 	spareCollections()
+	sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	if metrics.Read(sample); sample[0].Value.Uint64() != tinyPercent {
+		t.Errorf("GOGC is %d at first, want %d", sample[0].Value.Uint64(), tinyPercent)
+	}
 	within(t, func() error {
 		runtime.GC()
 		s := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}}

@@ -354,8 +354,8 @@ func (a *answer) chosen(s *mcs.Service, of balance.Family) {
 
 // owner is the name that was asked: that which the service keeps, if it is the same.
 func (a *answer) owner(s *mcs.Service) string {
-	if a.qname == s.FQDN() {
-		return s.FQDN()
+	if name := s.FQDN(); a.qname == name {
+		return name
 	}
 	return a.qname
 }

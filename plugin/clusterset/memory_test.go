@@ -27,7 +27,7 @@ const (
 	memoryServices  = 2000
 	memoryEndpoints = 5
 	memoryFacts     = 1450 // bytes per service
-	memoryPrepared  = 1150 // bytes per service that was asked for
+	memoryPrepared  = 870  // bytes per service that was asked for
 )
 
 // TestMemoryPerService counts bytes of live heap. The API server stands in the same heap, and is counted before.

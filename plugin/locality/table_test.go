@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"testing"
 )
 
@@ -72,6 +73,25 @@ func TestAddressesChangeByCopy(t *testing.T) {
 		now = now.with(changes)
 		expect(t, now, want)
 		expect(t, before, beforeWant)
+	}
+}
+
+// TestAChangeOfFewAddressesCopiesLittle counts octets, which do not depend on how many addresses there are elsewhere.
+func TestAChangeOfFewAddressesCopiesLittle(t *testing.T) {
+	const times, most = 100, 4 << 10
+	all := &addresses{}
+	for i := range 1 << 12 {
+		all = all.with(map[netip.Addr]*place{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}): {node: "n"}})
+	}
+	change := map[netip.Addr]*place{netip.AddrFrom4([4]byte{10, 0, 1, 1}): {node: "m"}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range times {
+		all = all.with(change)
+	}
+	runtime.ReadMemStats(&after)
+	if got := (after.TotalAlloc - before.TotalAlloc) / times; got > most {
+		t.Errorf("A change of one address of %d takes %d octets, want %d at most", all.len(), got, most)
 	}
 }
 

@@ -627,3 +627,24 @@ func idOf(target string) uint64 {
 	h.Write([]byte(target))
 	return h.Sum64()
 }
+
+func TestServicesShareEqualTraits(t *testing.T) {
+	shared := sharedTraits{}
+	local, cluster := Traits{InternalTrafficPolicy: "Local"}, Traits{InternalTrafficPolicy: "Cluster"}
+	again := local
+	if shared.of(&local) != shared.of(&again) {
+		t.Error("Equal traits are two")
+	}
+	if got := shared.of(&cluster); *got != cluster {
+		t.Errorf("%+v became %+v", cluster, *got)
+	}
+	for i := range 2 * maxSharedTraits {
+		one := Traits{AffinitySeconds: int32(i)}
+		if got := shared.of(&one); *got != one {
+			t.Fatalf("%+v became %+v", one, *got)
+		}
+	}
+	if len(shared) != maxSharedTraits {
+		t.Errorf("%d are kept, want %d: what members say has no end", len(shared), maxSharedTraits)
+	}
+}

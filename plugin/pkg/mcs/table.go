@@ -87,7 +87,8 @@ type tableChange[K comparable, V keyed[K]] struct {
 }
 
 func putInTable[K comparable, V keyed[K]](value V) tableChange[K, V] {
-	return tableChange[K, V]{hash: maphash.Comparable(tableSeed, value.tableKey()), key: value.tableKey(), value: value}
+	key := value.tableKey()
+	return tableChange[K, V]{hash: maphash.Comparable(tableSeed, key), key: key, value: value}
 }
 
 func takeFromTable[V keyed[K], K comparable](key K) tableChange[K, V] {
@@ -98,8 +99,11 @@ func takeFromTable[V keyed[K], K comparable](key K) tableChange[K, V] {
 // it likes with the list of changes.
 func (t table[K, V]) with(changes ...tableChange[K, V]) table[K, V] {
 	changes = slices.DeleteFunc(changes, func(c tableChange[K, V]) bool {
+		if !c.gone {
+			return false
+		}
 		_, there := t.root.get(c.hash, c.key)
-		return c.gone && !there
+		return !there
 	})
 	if len(changes) == 0 {
 		return t
