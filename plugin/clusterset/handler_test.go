@@ -458,6 +458,9 @@ func TestTheSOAIsThatOfTheZoneAndTheSnapshot(t *testing.T) {
 				if len(reply.Ns) != 1 || reply.Ns[0].String() != want {
 					t.Errorf("%s: %v, want %s", zone, reply.Ns, want)
 				}
+				if shared := c.lastSOA.Load(); slices.Contains(c.zones, zone) && reply.Ns[0] != dns.RR(shared) {
+					t.Errorf("%s: the SOA is none that the next answer can have", zone)
+				}
 			}
 			before := w.snapshot.Load().Serial()
 			time.Sleep(time.Second)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"unsafe"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
@@ -165,7 +166,32 @@ func TestPreparedRecordsAreThoseOfTheAddresses(t *testing.T) {
 			if got := fmt.Sprint(p.records()); got != want || p.len() != len(addrs) {
 				t.Errorf("Got %d: %s, want %s", p.len(), got, want)
 			}
+			if least := len(addrs) * int(unsafe.Sizeof(dns.A{})); p.size() < least {
+				t.Errorf("%d bytes are counted, want %d at least", p.size(), least)
+			}
 		})
+	}
+}
+
+// TestWhatIsPreparedIsCutToWhatAMessageOverTCPHolds asks twice: what is too much is neither kept nor answered with TC.
+func TestWhatIsPreparedIsCutToWhatAMessageOverTCPHolds(t *testing.T) {
+	s := clusterIPShard("10.0.0.1")
+	s.Slices = []*mcs.Slice{sliceOf(s.Service.Ports)}
+	for i := range 5000 {
+		one := host(fmt.Sprintf("10.1.%d.%d", i>>8, i&255), fmt.Sprint("web-", i))
+		s.Slices[0].Endpoints.Add(&one)
+	}
+	scope := mcs.Scope{Members: []mcs.Member{{ID: "east", Address: mcs.AddressEndpoints}}}
+	w := newTestWorld(scope, func(w *world) {
+		w.shard("east", "shop", "web", s)
+		w.allSynced()
+	})
+	c := handlerOf(w)
+	for range 2 {
+		reply, _ := ask(t.Context(), c, new(dns.Msg).SetQuestion("web.shop.svc.clusterset.local.", dns.TypeA), true)
+		if n := len(reply.Answer); reply.Truncated || n < 4000 || n == 5000 {
+			t.Errorf("%d records, truncated: %v", n, reply.Truncated)
+		}
 	}
 }
 

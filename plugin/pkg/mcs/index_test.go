@@ -656,3 +656,16 @@ func TestSurroundings(t *testing.T) {
 		t.Errorf("Nobody has %v any more", x.claims)
 	}
 }
+
+func TestNothingThatWasMergedIsKeptBesideTheSnapshot(t *testing.T) {
+	x := NewIndex(Scope{Members: []Member{{ID: "east"}}})
+	x.Apply("east", ServiceKey{"shop", "web"}, &Shard{Service: &ServiceSpec{}})
+	if s, _ := x.Publish(1); s.Service("shop", "web") == nil {
+		t.Fatal("The service is not there")
+	}
+	for _, c := range x.merged[:cap(x.merged)] {
+		if c.value != nil {
+			t.Errorf("%s is kept", c.key)
+		}
+	}
+}
