@@ -86,9 +86,11 @@ func recycled(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Labels: m.Labels, Annotations: m.Annotations}
 }
 
-// lists is the listing as client-go knows it, for its watches.
+// lists is the listing as client-go knows it.
 func (l *listing) lists() *cache.ListWatch {
-	return cache.NewFilteredListWatchFromClient(l.client, l.plural, l.namespace, l.narrowed)
+	out := cache.NewFilteredListWatchFromClient(l.client, l.plural, l.namespace, l.narrowed)
+	out.WatchFuncWithContext = l.watch
+	return out
 }
 
 // services lists all Services.
@@ -271,7 +273,7 @@ func (l *listing) protobuf(in *bufio.Reader, each func(obj any) error) (about me
 
 // list reads a list that ends at an offset.
 func (w *wire) list(end uint64, about *metav1.ListMeta, next func() any, each func(obj any) error) error {
-	var lean []byte
+	var wanted []byte // the octets of an object that are
 	for w.at < end {
 		field, size, err := w.field()
 		if err != nil {
@@ -293,8 +295,8 @@ func (w *wire) list(end uint64, about *metav1.ListMeta, next func() any, each fu
 			if !ok {
 				return errors.New("it is in protobuf, where JSON was asked for")
 			}
-			lean = withoutManagedFields(lean[:0], octets)
-			if err = into.Unmarshal(lean); err == nil {
+			wanted = lean(wanted[:0], octets)
+			if err = into.Unmarshal(wanted); err == nil {
 				err = each(obj)
 			}
 		}
@@ -305,10 +307,10 @@ func (w *wire) list(end uint64, about *metav1.ListMeta, next func() any, each fu
 	return nil
 }
 
-// withoutManagedFields appends an object, but for the notes about who manages what of it (field 17 of its ObjectMeta, field 1):
-// they are much of most objects, and nobody asks for them. What makes no sense is left to who decodes it.
-func withoutManagedFields(to, object []byte) []byte {
-	const objectMeta, managedFields = 1, 17
+// lean appends an object, but for what nobody asks of its ObjectMeta (field 1): it is much of most objects. What makes no sense is
+// left to who decodes it.
+func lean(to, object []byte) []byte {
+	const objectMeta = 1
 	for len(object) > 0 {
 		number, kind, size := protowire.ConsumeField(object)
 		if size < 0 {
@@ -327,7 +329,7 @@ func withoutManagedFields(to, object []byte) []byte {
 			if size < 0 {
 				size = len(rest)
 			}
-			if number != managedFields {
+			if !unasked(number) {
 				kept += copy(meta[kept:], rest[:size])
 			}
 			rest = rest[size:]
@@ -336,6 +338,16 @@ func withoutManagedFields(to, object []byte) []byte {
 		to = protowire.AppendBytes(to, meta[:kept])
 	}
 	return to
+}
+
+// unasked reports whether nobody asks for a field of an ObjectMeta: generateName, selfLink, uid, ownerReferences, finalizers and
+// managedFields.
+func unasked(number protowire.Number) bool {
+	switch number {
+	case 2, 4, 5, 13, 14, 17:
+		return true
+	}
+	return false
 }
 
 // wire reads the encoding of protobuf.
