@@ -1,6 +1,8 @@
 package clusterset
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -315,14 +317,16 @@ func forgetSource(name string, left bool) {
 
 // reportChanges keeps the gauges of conflicts and invalid exports, and says once what is new.
 func reportChanges(changes []mcs.Change) {
+	complaints := complaints{}
 	for _, c := range changes {
 		uncount(c.Old)
 		for _, reason := range c.New.Conflicts.Reasons() {
 			conflicts.WithLabelValues(reason).Inc()
 		}
 		countInvalid(c.New, 1)
-		describeChange(c)
+		complaints.describe(c)
 	}
+	complaints.more()
 }
 
 func uncount(r mcs.Report) {
@@ -344,20 +348,43 @@ func countInvalid(r mcs.Report, sign float64) {
 	}
 }
 
-func describeChange(c mcs.Change) {
+// complaints count, by what is wrong, with how many services it is. What is wrong with a cluster is wrong with all that it exports:
+// thousands of lines that say so hide all others, and who writes them waits for who reads them.
+type complaints map[string]int
+
+// namedAtMost is how many services are named with which the same is wrong.
+const namedAtMost = 5
+
+func (w complaints) warn(key mcs.ServiceKey, format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	if w[what]++; w[what] <= namedAtMost {
+		log.Warningf("Service %s: %s", key, what)
+	}
+}
+
+// more says of how many services nothing was said.
+func (w complaints) more() {
+	for _, what := range slices.Sorted(maps.Keys(w)) {
+		if n := w[what] - namedAtMost; n > 0 {
+			log.Warningf("And %d more: %s", n, what)
+		}
+	}
+}
+
+func (w complaints) describe(c mcs.Change) {
 	if c.New.Conflicts != 0 && c.New.Conflicts != c.Old.Conflicts {
 		exporters := make([]string, len(c.Exporters))
 		for i, id := range c.Exporters {
 			exporters[i] = string(id)
 		}
-		log.Warningf("Service %s: the exports of %s disagree (%s); the oldest wins", c.Key, strings.Join(exporters, ", "), c.New.Conflicts)
+		w.warn(c.Key, "the exports of %s disagree (%s); the oldest wins", strings.Join(exporters, ", "), c.New.Conflicts)
 	}
 	for _, id := range c.New.InvalidType {
-		log.Warningf("Service %s: cluster %s exports a Service of type ExternalName, which cannot be exported", c.Key, id)
+		w.warn(c.Key, "cluster %s exports a Service of type ExternalName, which cannot be exported", id)
 	}
 	for _, u := range c.New.Unusable {
 		if !slices.Contains(c.Old.Unusable, u) {
-			log.Warningf("Service %s: cluster %s %s", c.Key, u.Cluster, unusableBecause[u.Reason])
+			w.warn(c.Key, "cluster %s %s", u.Cluster, unusableBecause[u.Reason])
 		}
 	}
 }
