@@ -147,6 +147,7 @@ func (c *simCluster) putExport(key model.Key) string {
 		if n, err := strconv.Atoi(text); err == nil {
 			made.Percent = n
 		}
+		o.Spec.ExportedLabels = map[string]string{"text": text} // there is more than metadata
 	}
 	if !c.serves() {
 		return "nothing: there are no CRDs"

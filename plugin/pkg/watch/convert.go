@@ -86,7 +86,7 @@ func (c converter) key(namespace, name string) (mcs.ServiceKey, bool) {
 	return mcs.ServiceKey{Namespace: namespace, Name: name}, true
 }
 
-// export accepts both versions of ServiceExport; their schemas are the same.
+// export accepts both versions of ServiceExport, whose schemas are the same, and the metadata of one.
 func (c converter) export(obj any) (mcs.ServiceKey, mcs.Export, bool) {
 	var meta *metav1.ObjectMeta
 	var labels, annotations map[string]string
@@ -95,6 +95,8 @@ func (c converter) export(obj any) (mcs.ServiceKey, mcs.Export, bool) {
 		meta, labels, annotations = &o.ObjectMeta, o.Spec.ExportedLabels, o.Spec.ExportedAnnotations
 	case *mcsv1alpha1.ServiceExport:
 		meta, labels, annotations = &o.ObjectMeta, o.Spec.ExportedLabels, o.Spec.ExportedAnnotations
+	case *metav1.PartialObjectMetadata: // of one that has nothing else
+		meta = &o.ObjectMeta
 	default:
 		return mcs.ServiceKey{}, mcs.Export{}, false
 	}

@@ -35,6 +35,8 @@ type exportFeed struct {
 	servicesReached     atomic.Uint64
 	slicesReached       atomic.Uint64
 	services, endpoints atomic.Int64
+	// brief is true until an export is listed of which there is more than metadata.
+	brief atomic.Bool
 	// addressed is true when the cluster IPs of all Services are asked for.
 	addressed atomic.Bool
 	// holds are the doubts about ServiceExports, Services and EndpointSlices.
@@ -134,6 +136,7 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		fresh:     map[mcs.ServiceKey]map[mcs.Identity]time.Time{},
 		addresses: map[netip.Addr]holder{},
 	}
+	f.brief.Store(true)
 	f.recall = f.remember
 	f.retell = f.retellTo
 	return f
@@ -148,8 +151,10 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 	f.servicesReached.Store(0)
 	f.slicesReached.Store(0)
 	exports, services, endpointSlices := f.stores()
+	all := f.group.listing(recycledExports)
+	all.brief = &f.brief
 	return []stage{
-		{f.group.listing(recycledExports).resource(exports)},
+		{all.resource(exports)},
 		{
 			f.clients.services().resource(services),
 			f.clients.endpointSlices(f.selectSlices).resource(endpointSlices),

@@ -281,17 +281,26 @@ func (w *Watcher) list(ctx context.Context, r resource, options metav1.ListOptio
 	if r.listing == nil {
 		return r.lists.ListWithContext(ctx, options)
 	}
-	out := &itemList{}
-	about, err := r.listing.all(ctx, options, func(obj any) error {
+	list, err := r.items(ctx, options)
+	if errors.Is(err, errMore) {
+		r.listing.brief.Store(false)
+		list, err = r.items(ctx, options)
+	}
+	return list, err
+}
+
+// items makes a full list of items.
+func (r resource) items(ctx context.Context, options metav1.ListOptions) (list *itemList, err error) {
+	list = &itemList{}
+	list.ListMeta, err = r.listing.all(ctx, options, func(obj any) error {
 		it, ok := r.store.compact(obj).(runtime.Object)
 		if !ok {
 			return fmt.Errorf("%T in a list", obj)
 		}
-		out.Items = append(out.Items, it)
-		return r.store.bound(len(out.Items))
+		list.Items = append(list.Items, it)
+		return r.store.bound(len(list.Items))
 	})
-	out.ListMeta = about
-	return out, err
+	return list, err
 }
 
 // isVersion reports whether a resourceVersion is one, and not "" or "0", which stand for the newest and for any.

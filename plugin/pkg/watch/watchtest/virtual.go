@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -101,6 +102,7 @@ type object struct {
 	version uint64
 	json    []byte
 	partial []byte // its metadata only, as PartialObjectMetadata
+	brief   []byte // the same in protobuf
 }
 
 // change is one event. was and is are nil where there is nothing.
@@ -174,16 +176,40 @@ func (v *Virtual) encode(s *shelf, o runtime.Object, id objectID, m metav1.Objec
 	}
 	t.SetAPIVersion(s.apiVersion)
 	t.SetKind(s.kind)
+	if s.resource == "serviceexports" && m.GetManagedFields() == nil { // nobody asks for those of others
+		m.SetManagedFields(managed(o))
+	}
 	text, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
-	partial, err := json.Marshal(meta.AsPartialObjectMetadata(m))
+	metadata := meta.AsPartialObjectMetadata(m)
+	brief, err := metadata.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	partial, err := json.Marshal(metadata)
 	if err != nil {
 		return nil, err
 	}
 	partial = slices.Insert(partial, 1, []byte(`"kind":"`+partialKind+`","apiVersion":"`+partialVersion+`",`)...)
-	return &object{objectID: id, labels: m.GetLabels(), version: version, json: text, partial: partial}, nil
+	return &object{objectID: id, labels: m.GetLabels(), version: version, json: text, partial: partial, brief: brief}, nil
+}
+
+// managed notes which fields of its spec an object has, as an API server does.
+func managed(o runtime.Object) []metav1.ManagedFieldsEntry {
+	fields := map[string]any{}
+	if made, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o); err == nil {
+		spec, _ := made["spec"].(map[string]any)
+		for name := range spec {
+			fields["f:"+name] = struct{}{}
+		}
+	}
+	text, err := json.Marshal(map[string]any{"f:spec": fields})
+	if err != nil {
+		panic(err) // texts cannot fail
+	}
+	return []metav1.ManagedFieldsEntry{{Manager: "somebody", Operation: metav1.ManagedFieldsOperationUpdate, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(string(text))}}
 }
 
 // Delete removes an object, if it is there, and returns the index of the last change.
@@ -366,6 +392,7 @@ type request struct {
 	namespace, name string
 	watch           bool
 	partial         bool // only metadata
+	protobuf        bool // them in protobuf, if it is a list
 	selects         func(*object) bool
 	selector        labels.Selector
 }
@@ -408,6 +435,7 @@ func (v *Virtual) parse(req *http.Request) (*request, error) {
 	r.selector = selector
 	r.watch = r.query.Get("watch") == "true" || r.query.Get("watch") == "1"
 	r.partial = strings.Contains(req.Header.Get("Accept"), "as="+partialKind)
+	r.protobuf = r.partial && strings.HasPrefix(req.Header.Get("Accept"), runtime.ContentTypeProtobuf)
 	return r, nil
 }
 
@@ -596,20 +624,13 @@ func (v *Virtual) list(r *request, s *shelf) (arrives func() *http.Response) {
 	if !ok {
 		return v.notYet(r) //nolint:bodyclose // the client closes it
 	}
-	var text bytes.Buffer
-	apiVersion, kind := r.kind(s)
-	fmt.Fprintf(&text, `{"kind":"%sList","apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[`, kind, apiVersion, version)
-	begin := text.Len()
-	for _, o := range sorted(objects) {
-		if !r.selects(o) || v.weather.Cold == r.resource && r.whole() {
-			continue
-		}
-		if text.Len() > begin {
-			text.WriteByte(',')
-		}
-		text.Write(r.text(o))
+	selected := slices.DeleteFunc(sorted(objects), func(o *object) bool {
+		return !r.selects(o) || v.weather.Cold == r.resource && r.whole()
+	})
+	text, media := r.listText(s, version, selected), "application/json"
+	if r.protobuf {
+		text, media = listBrief(version, selected), runtime.ContentTypeProtobuf
 	}
-	text.WriteString("]}")
 	return func() *http.Response {
 		r.client.Answered[r.resource] = time.Now()
 		if r.proves() {
@@ -621,8 +642,43 @@ func (v *Virtual) list(r *request, s *shelf) (arrives func() *http.Response) {
 				r.client.Oldest[r.resource] = index
 			}
 		}
-		return respond(r.Request, http.StatusOK, text.Bytes())
+		response := respond(r.Request, http.StatusOK, text)
+		response.Header.Set("Content-Type", media)
+		return response
 	}
+}
+
+// listText is a list in JSON.
+func (r *request) listText(s *shelf, version uint64, objects []*object) []byte {
+	var text bytes.Buffer
+	apiVersion, kind := r.kind(s)
+	fmt.Fprintf(&text, `{"kind":"%sList","apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[`, kind, apiVersion, version)
+	for i, o := range objects {
+		if i > 0 {
+			text.WriteByte(',')
+		}
+		text.Write(r.text(o))
+	}
+	text.WriteString("]}")
+	return text.Bytes()
+}
+
+// listBrief is a list of metadata in protobuf.
+func listBrief(version uint64, objects []*object) []byte {
+	about := metav1.ListMeta{ResourceVersion: strconv.FormatUint(version, 10)}
+	octets, err := about.Marshal()
+	list := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), octets)
+	for _, o := range objects {
+		list = protowire.AppendBytes(protowire.AppendTag(list, 2, protowire.BytesType), o.brief)
+	}
+	all := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: partialVersion, Kind: partialKind + "List"}, Raw: list}
+	if err == nil {
+		octets, err = all.Marshal()
+	}
+	if err != nil {
+		panic(err) // these types cannot fail
+	}
+	return append([]byte("k8s\x00"), octets...)
 }
 
 // before returns what there was so long ago, but not before a version, nor before what a watch can begin from.
