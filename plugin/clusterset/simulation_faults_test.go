@@ -105,8 +105,13 @@ var plantedFaults = []plantedFault{
 	},
 	{
 		"nothing is fetched for a new export", "plugin/pkg/watch/exports.go",
-		"if f.following {\n\t\t\tf.fetch(it.key, h)",
-		"if f.following && !planted(%q) {\n\t\t\tf.fetch(it.key, h)",
+		"if f.following && !known {",
+		"if f.following && !known && !planted(%q) {",
+	},
+	{
+		"a Service that nobody exports yet is not followed", "plugin/pkg/watch/exports.go",
+		"if h := f.have(it.key); h != nil && !h.service.older(it.version) {",
+		"if h := f.have(it.key); h != nil && !h.service.older(it.version) && !(planted(%q) && !h.exported && h.service.fact != nil) {",
 	},
 	{
 		"a source counts as synced after the first of its lists", "plugin/pkg/watch/exports.go",

@@ -50,7 +50,11 @@ type simBackup struct {
 	facts model.Cluster
 }
 
-func newSimCluster(number int, id string, rng *rand.Rand, local bool) *simCluster {
+// crowd is how many exports more a crowded cluster has, with names so long that no label selector has room for them: all its
+// EndpointSlices are watched then.
+const crowd = 92
+
+func newSimCluster(number int, id string, rng *rand.Rand, local, crowded bool) *simCluster {
 	c := &simCluster{id: id, number: number, rng: rng, api: watchtest.NewVirtual(rng.Uint64())}
 	c.history = []model.Cluster{{
 		Exports: map[model.Key]model.Export{}, Services: map[model.Key]model.Service{}, Slices: map[model.Key]model.Slice{}, Namespaces: map[string]bool{},
@@ -62,6 +66,15 @@ func newSimCluster(number int, id string, rng *rand.Rand, local bool) *simCluste
 	}
 	for range 30 {
 		c.mutate()
+	}
+	for i := range crowd {
+		if key := (model.Key{Namespace: "crowd", Name: fmt.Sprintf("x%062d", i)}); crowded {
+			o := &mcsv1beta1.ServiceExport{ObjectMeta: simMeta(key)}
+			o.CreationTimestamp = metav1.Unix(1_000_000, 0)
+			c.put("serviceexports", o, func(f *model.Cluster) {
+				f.Exports = with(f.Exports, key, &model.Export{Created: 1_000_000, Percent: 100})
+			})
+		}
 	}
 	return c
 }

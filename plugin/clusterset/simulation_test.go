@@ -172,7 +172,7 @@ func (s *simulation) chance(percent int) bool { return s.rng.IntN(100) < percent
 
 func (s *simulation) run() {
 	for i, id := range []string{"east", "west.eu", "north", "south"} {
-		s.clusters = append(s.clusters, newSimCluster(i, id, rand.New(rand.NewPCG(s.seed, uint64(i))), i == 0)) //nolint:gosec // no secret
+		s.clusters = append(s.clusters, newSimCluster(i, id, rand.New(rand.NewPCG(s.seed, uint64(i))), i == 0, (s.seed+uint64(i))%4 == 0)) //nolint:gosec // no secret
 	}
 	s.setup = s.newSetup()
 	if s.chance(30) {

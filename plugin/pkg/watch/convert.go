@@ -430,6 +430,8 @@ type item struct {
 	// key is the service to which the object belongs.
 	key  mcs.ServiceKey
 	fact any
+	// doubtful tells that something of the object was left out.
+	doubtful bool
 }
 
 // identify makes an item of an API object's metadata: also of an object that does not belong here, since an API server

@@ -15,8 +15,8 @@ import (
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/mcs"
 )
 
-// exportFeed reads what a member exports: its ServiceExports, and of Services and EndpointSlices only those that are
-// exported. Nothing at all is kept of the others, so a new export has to be fetched; that is done at once.
+// exportFeed reads what a member exports: its ServiceExports, and of Services and EndpointSlices those that are exported. Where
+// nothing is kept of the others (see standby), a new export has to be fetched; that is done at once.
 type exportFeed struct {
 	clients clients
 	convert converter
@@ -40,7 +40,11 @@ type exportFeed struct {
 	audience // its lock guards what follows
 	held     map[mcs.ServiceKey]*held
 	// strays tells to which service a held EndpointSlice (namespace, name) belongs whose name does not say it; see ownerOf.
-	strays map[mcs.ServiceKey]mcs.ServiceKey
+	strays  map[mcs.ServiceKey]mcs.ServiceKey
+	standby standby
+	// counting converts what is exported, noting what stands by; leftOut tells that the last conversion has left something out.
+	counting, noting converter
+	leftOut          bool
 	// selected is which EndpointSlices were asked for last.
 	selected selection
 	// following is true once Services and EndpointSlices are watched: an export that appears from then on must be fetched.
@@ -69,11 +73,13 @@ type exportFeed struct {
 type held struct {
 	export  mcs.Export
 	service fetched[*mcs.ServiceSpec]
-	slices  []fetched[*mcs.Slice]  // sorted by name
-	fetch   *fetch                 // not nil while one is under way
-	fetched uint64                 // the number of the last finished fetch, 0 if there was none
-	shard   *mcs.Shard             // what the sinks were told last
-	only    [1]fetched[*mcs.Slice] // room for slices, which are mostly one
+	slices  []fetched[*mcs.Slice] // sorted by name
+	fetch   *fetch                // not nil while one is under way
+	fetched uint64                // the number of the last finished fetch, 0 if there was none
+	shard   *mcs.Shard            // what the sinks were told last
+	// exported is false while it stands by, doubtful true when something of it was left out.
+	exported, doubtful bool
+	only               [1]fetched[*mcs.Slice] // room for slices, which are mostly one
 }
 
 // fetched is a fact with its resourceVersion.
@@ -101,7 +107,7 @@ func (o origin) older(version uint64) bool {
 func newExportFeed(w *Watcher, c clients) *exportFeed {
 	f := &exportFeed{
 		audience: audience{w: w}, clients: c, partial: true,
-		limits:    limits{maxServices, maxEndpoints},
+		limits:    limits{maxServices, maxEndpoints, selectAtMost, standbyAtMost},
 		convert:   converter{func(r Rejection) { w.spec.Observer.Reject(w.spec.Name(), r) }, &portLists{}},
 		group:     mcsGroup{clients: c, plural: "serviceexports"},
 		requests:  make(chan struct{}, 4),
@@ -112,6 +118,12 @@ func newExportFeed(w *Watcher, c clients) *exportFeed {
 		fresh:     map[mcs.ServiceKey]map[mcs.Identity]time.Time{},
 		addresses: map[netip.Addr]holder{},
 	}
+	f.counting, f.noting = f.convert, f.convert
+	f.counting.reject = func(r Rejection) {
+		f.leftOut = true
+		f.convert.reject(r)
+	}
+	f.noting.reject = func(Rejection) { f.leftOut = true }
 	f.brief.Store(true)
 	f.recall = f.remember
 	f.retell = f.retellTo
@@ -123,9 +135,7 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 		return nil, err
 	}
 	f.w.life.proof()
-	// A new round begins with a list of its own.
-	f.servicesReached.Store(0)
-	f.slicesReached.Store(0)
+	f.beginRound()
 	exports, services, endpointSlices := f.stores()
 	all := f.group.listing(recycledExports)
 	all.brief = &f.brief
@@ -138,6 +148,16 @@ func (f *exportFeed) connect(ctx context.Context) ([]stage, error) {
 	}, nil
 }
 
+// beginRound forgets what does not outlive the lists with which a new round begins.
+func (f *exportFeed) beginRound() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.servicesReached.Store(0)
+	f.slicesReached.Store(0)
+	f.endStandby()
+	f.standby.full = false
+}
+
 // stores are what the three Reflectors of a round write to.
 func (f *exportFeed) stores() (exports, services, endpointSlices *store) {
 	exports = &store{
@@ -146,7 +166,7 @@ func (f *exportFeed) stores() (exports, services, endpointSlices *store) {
 		remains: f.remainsOf, hold: &f.holds[0],
 	}
 	services = &store{
-		w: f.w, resource: "services", complete: make(chan struct{}), begin: func() { f.begin(&f.servicesBegan) },
+		w: f.w, resource: "services", complete: make(chan struct{}), begin: f.beginServices,
 		set: f.setService, remove: f.removeService, replace: f.replaceServices, compact: f.compactService,
 		remains: f.remainsOf, hold: &f.holds[1], reached: &f.servicesReached,
 	}
@@ -177,7 +197,7 @@ func (f *exportFeed) retellTo(s Sink) {
 
 func (f *exportFeed) remember(facts mcs.Facts) {
 	for key, shard := range facts.Shards {
-		h := &held{export: shard.Export, service: fetched[*mcs.ServiceSpec]{fact: shard.Service}, shard: shard}
+		h := &held{export: shard.Export, service: fetched[*mcs.ServiceSpec]{fact: shard.Service}, shard: shard, exported: true}
 		for _, s := range shard.Slices {
 			h.slices = append(h.slices, fetched[*mcs.Slice]{fact: s})
 			f.own(mcs.ServiceKey{Namespace: key.Namespace, Name: s.Name}, key)
@@ -194,6 +214,7 @@ func (f *exportFeed) remember(facts mcs.Facts) {
 func (f *exportFeed) clear() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.endStandby()
 	for key := range f.held {
 		f.drop(key)
 	}
@@ -204,7 +225,7 @@ func (f *exportFeed) clear() {
 
 // tell builds the shard of a service and passes it on if it is news.
 func (f *exportFeed) tell(key mcs.ServiceKey, h *held, changed time.Time) {
-	if f.partial || h.fetch != nil {
+	if f.partial || h.fetch != nil || !h.exported {
 		return
 	}
 	shard := mcs.NewShard(h.export, h.service.fact, len(h.slices))
@@ -246,11 +267,10 @@ func (f *exportFeed) drop(key mcs.ServiceKey) {
 	delete(f.held, key)
 	delete(f.fetching, key)
 	for i := range h.slices {
-		id := mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}
-		delete(f.strays, id)
-		delete(f.fresh, id)
-		f.kept -= h.slices[i].fact.Endpoints.Len()
+		delete(f.fresh, mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name})
 	}
+	f.kept -= h.endpoints()
+	f.leave(key, h)
 	f.makeRoom()
 	if h.shard == nil {
 		return
@@ -305,19 +325,27 @@ func endpointsOf(items []any) (n int) {
 	return n
 }
 
-func (f *exportFeed) begin(mark *uint64) {
+func (f *exportFeed) beginServices() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	*mark = f.fetches
-	f.following = true
+	f.begin(&f.servicesBegan, &f.standby.asked.services)
 }
 
 // beginSlices selects the EndpointSlices of all exports that are known.
 func (f *exportFeed) beginSlices() {
-	f.begin(&f.slicesBegan)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.selected = selectionOf(f.held)
+	f.begin(&f.slicesBegan, &f.standby.asked.slices)
+	f.selected = selectionOf(f.held, f.limits.selector)
+	if !f.selected.whole {
+		f.endStandby()
+	}
+}
+
+func (f *exportFeed) begin(mark *uint64, asked *bool) {
+	*mark = f.fetches
+	f.following = true
+	f.beginStandby(asked)
 }
 
 // ServiceExports.
@@ -352,11 +380,11 @@ func (f *exportFeed) export(it *item) {
 			f.leaveOut()
 			return
 		}
-		h = &held{}
-		h.slices = h.only[:0]
+		var known bool
+		h, known = f.arrive(it.key)
 		it.key.Namespace = intern(it.key.Namespace) // it is that of many
 		f.held[it.key] = h
-		if f.following {
+		if f.following && !known {
 			f.fetch(it.key, h)
 		}
 	}
@@ -406,19 +434,20 @@ func (f *exportFeed) compactService(obj any) any {
 var nobody = &item{}
 
 func listed(it *item) *item {
-	if it.fact == nil {
+	if it.fact == nil && !it.doubtful {
 		return nobody
 	}
 	return it
 }
 
-// serviceItem has a fact only if the service is exported; of others at most the addresses are kept.
+// serviceItem has a fact only if something of the service is kept: of one that nobody exports at most the addresses where nothing
+// stands by.
 func (f *exportFeed) serviceItem(s *corev1.Service) *item {
 	out := identify(s)
 	out.key = mcs.ServiceKey{Namespace: s.Namespace, Name: s.Name}
 	switch {
-	case f.held[out.key] != nil:
-		out.fact = f.convert.service(s)
+	case f.wants(out.key):
+		out.fact, out.doubtful = f.factOfService(out.key, s)
 	case f.addressed.Load():
 		out.fact = converter{reject: func(Rejection) {}}.addresses(clusterIPs(s))
 	}
@@ -434,8 +463,9 @@ func (f *exportFeed) setService(obj any) {
 	defer f.mu.Unlock()
 	it := f.serviceItem(s)
 	f.takeAddresses(it.key, addressesOf(it), s.Spec.Type == corev1.ServiceTypeExternalName)
-	if h := f.held[it.key]; h != nil && !h.service.older(it.version) {
+	if h := f.have(it.key); h != nil && !h.service.older(it.version) {
 		h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), watched(it.version)}
+		h.doubtful = h.doubtful || it.doubtful
 		f.tell(it.key, h, time.Time{})
 	}
 }
@@ -448,7 +478,7 @@ func (f *exportFeed) removeService(obj any) {
 	if s, ok := obj.(*corev1.Service); ok && f.addressed.Load() {
 		f.freeAddresses(key, addressesOf(f.serviceItem(s)))
 	}
-	h := f.held[key]
+	h := f.of(key)
 	if h == nil || h.service.older(it.version) {
 		return
 	}
@@ -456,6 +486,7 @@ func (f *exportFeed) removeService(obj any) {
 		h.fetch.serviceGone = &it.version
 	}
 	h.service = fetched[*mcs.ServiceSpec]{}
+	f.prune(key, h)
 	f.tell(key, h, time.Time{})
 }
 
@@ -476,10 +507,12 @@ func (f *exportFeed) replaceServices(items []any) {
 		if it := there[key]; it != nil {
 			if spec, ok := it.fact.(*mcs.ServiceSpec); ok {
 				h.service = fetched[*mcs.ServiceSpec]{spec, watched(it.version)}
+				h.doubtful = h.doubtful || it.doubtful
 			}
 		}
 		f.settle(key, h, f.servicesBegan)
 	}
+	f.standbyServices(items)
 	f.listed.services = true
 	f.listedAll()
 }
@@ -523,15 +556,12 @@ func (f *exportFeed) compactSlice(obj any) any {
 	return listed(f.sliceItem(s))
 }
 
-// sliceItem has a fact only if the service is exported and the slice makes sense.
+// sliceItem has a fact only if something of the service is kept and the slice makes sense.
 func (f *exportFeed) sliceItem(s *discoveryv1.EndpointSlice) *item {
 	out := identify(s)
 	out.key = serviceOf(s)
-	if f.held[out.key] == nil {
-		return out
-	}
-	if slice := f.convert.slice(s); slice != nil {
-		out.fact = sliceFact{slice, changedAt(s)}
+	if f.wants(out.key) {
+		out.fact, out.doubtful = f.factOfSlice(out.key, s)
 	}
 	return out
 }
@@ -548,10 +578,26 @@ func (f *exportFeed) setSlice(obj any) {
 	if owner, there := f.ownerOf(it.id()); there && (owner != it.key || it.fact == nil) && !f.takeSlice(owner, it) {
 		return
 	}
-	if h := f.held[it.key]; h != nil && it.fact != nil {
-		f.putSlice(h, it, watched(it.version), nil)
+	if h := f.keepSlice(it, nil); h != nil && it.fact != nil {
 		f.tell(it.key, h, it.fact.(sliceFact).changed)
 	}
+}
+
+// keepSlice keeps a slice that the watch or a full list has told, for the service to which it belongs, which it returns; nil for one
+// of which nothing is kept. was is what a full list replaces, nil otherwise.
+func (f *exportFeed) keepSlice(it *item, was *mcs.Slice) *held {
+	if it.fact == nil && !it.doubtful {
+		return nil
+	}
+	h := f.have(it.key)
+	if h == nil {
+		return nil
+	}
+	h.doubtful = h.doubtful || it.doubtful
+	if it.fact != nil {
+		f.putSlice(h, it, watched(it.version), was)
+	}
+	return h
 }
 
 // pass notes that the watch has told something of a slice while fetches are under way.
@@ -575,15 +621,16 @@ func (f *exportFeed) removeSlice(obj any) {
 
 // takeSlice removes a slice from the service that has it, unless a fetch has brought a newer one of that name.
 func (f *exportFeed) takeSlice(owner mcs.ServiceKey, it *item) bool {
-	h := f.held[owner]
+	h := f.of(owner)
 	at, there := h.find(it.name)
 	if !there || h.slices[at].older(it.version) {
 		return false
 	}
-	f.kept -= h.slices[at].fact.Endpoints.Len()
+	f.keep(h, -h.slices[at].fact.Endpoints.Len())
 	h.slices = slices.Delete(h.slices, at, at+1)
 	delete(f.strays, it.id())
 	delete(f.fresh, it.id())
+	f.prune(owner, h)
 	f.makeRoom()
 	f.tell(owner, h, time.Time{})
 	return true
@@ -609,25 +656,23 @@ func (f *exportFeed) putSlice(h *held, it *item, from origin, was *mcs.Slice) {
 	at, there := h.find(it.name)
 	more := entry.fact.Endpoints.Len()
 	if there {
-		more -= h.slices[at].fact.Endpoints.Len()
-	}
-	if more > 0 && f.kept+more > f.limits.endpoints {
-		f.leaveOut()
-		return
-	}
-	switch {
-	case !there:
-		if from&byFetch == 0 {
-			f.freshen(it.id(), was, entry.fact)
+		if h.slices[at].older(it.version) {
+			return
 		}
-		h.slices = slices.Insert(h.slices, at, entry)
-	case h.slices[at].older(it.version):
-		return
-	default:
-		f.freshen(it.id(), h.slices[at].fact, entry.fact)
-		h.slices[at] = entry
+		was = h.slices[at].fact
+		more -= was.Endpoints.Len()
 	}
-	f.kept += more
+	if !f.keep(h, more) {
+		return
+	}
+	if h.exported && (there || from&byFetch == 0) {
+		f.freshen(it.id(), was, entry.fact)
+	}
+	if there {
+		h.slices[at] = entry
+	} else {
+		h.slices = slices.Insert(h.slices, at, entry)
+	}
 	f.own(it.id(), it.key)
 }
 
@@ -645,7 +690,7 @@ func (f *exportFeed) ownerOf(id mcs.ServiceKey) (mcs.ServiceKey, bool) {
 		return key, true
 	}
 	for key := id; ; {
-		if h := f.held[key]; h != nil {
+		if h := f.of(key); h != nil {
 			if _, there := h.find(id.Name); there {
 				return key, true
 			}
@@ -677,12 +722,15 @@ func (f *exportFeed) replaceSlices(items []any) {
 		clear(h.slices)
 		h.slices = h.slices[:0]
 	}
-	f.kept = 0
-	for _, obj := range items {
-		if it := obj.(*item); it.fact != nil && f.held[it.key] != nil {
-			f.putSlice(f.held[it.key], it, watched(it.version), was[it.id()])
-		}
+	for _, h := range f.standby.held {
+		h.slices = nil
 	}
+	f.kept, f.standby.endpoints = 0, 0
+	for _, obj := range items {
+		it := obj.(*item)
+		f.keepSlice(it, was[it.id()])
+	}
+	f.standbyListed(f.standby.asked.slices, &f.standby.listed.slices)
 	maps.DeleteFunc(f.fresh, func(id mcs.ServiceKey, _ map[mcs.Identity]time.Time) bool {
 		_, there := f.ownerOf(id)
 		return !there

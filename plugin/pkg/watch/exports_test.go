@@ -592,6 +592,9 @@ func playAtRandom(t *testing.T, data []byte) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := newModel(t)
+		if len(data) >= 2 && data[0]&1 == 0 {
+			m.limit(int(data[1] & 7))
+		}
 		if len(data)&1 == 0 {
 			m.sync()
 		}
@@ -612,6 +615,7 @@ func playAtRandom(t *testing.T, data []byte) {
 				m.restore(rv, saved)
 			case what == 254:
 				m.feed.clear()
+				m.feed.beginRound()
 				for k := range kinds {
 					m.at[k] = -1 // its CRDs were gone: everything is listed again
 				}

@@ -126,6 +126,7 @@ func (f *exportFeed) fetchedAll(key mcs.ServiceKey, mine *fetch, service *corev1
 	h.fetched = f.fetches
 	if service != nil {
 		it := f.serviceItem(service)
+		h.doubtful = h.doubtful || it.doubtful
 		deleted := mine.serviceGone != nil && it.version <= *mine.serviceGone
 		if !deleted && it.version >= h.service.version() {
 			h.service = fetched[*mcs.ServiceSpec]{it.fact.(*mcs.ServiceSpec), watched(it.version) | byFetch}
@@ -141,6 +142,7 @@ func (f *exportFeed) fetchedAll(key mcs.ServiceKey, mine *fetch, service *corev1
 
 func (f *exportFeed) fetchedSlice(key mcs.ServiceKey, h *held, mine *fetch, s *discoveryv1.EndpointSlice) {
 	it := f.sliceItem(s)
+	h.doubtful = h.doubtful || it.key == key && it.doubtful
 	if it.key != key || it.fact == nil {
 		return
 	}

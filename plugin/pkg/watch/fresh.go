@@ -72,18 +72,11 @@ func (f *exportFeed) unmark(id mcs.ServiceKey, since map[mcs.Identity]time.Time)
 		delete(f.fresh, id)
 	}
 	service, _ := f.ownerOf(id)
-	h := f.held[service]
+	h := f.of(service)
 	at, there := h.find(id.Name)
 	if !there {
 		return
 	}
-	s := *h.slices[at].fact
-	s.Endpoints = s.Endpoints.Clone()
-	for i := range s.Endpoints.Len() {
-		if _, still := since[s.Endpoints.Identity(i)]; !still {
-			s.Endpoints.SetConditions(i, s.Endpoints.Conditions(i)&^mcs.Fresh)
-		}
-	}
-	h.slices[at].fact = &s
+	h.slices[at].fact = grown(h.slices[at].fact, since)
 	f.tell(service, h, time.Time{})
 }

@@ -53,8 +53,8 @@ func TestFreshEnds(t *testing.T) {
 		id := mcs.ServiceKey{Namespace: "shop", Name: "web-a"}
 		f := &exportFeed{
 			audience: audience{w: &Watcher{}},
-			limits:   limits{maxServices, maxEndpoints},
-			held:     map[mcs.ServiceKey]*held{key: {}},
+			limits:   limits{services: maxServices, endpoints: maxEndpoints},
+			held:     map[mcs.ServiceKey]*held{key: {exported: true}},
 			strays:   map[mcs.ServiceKey]mcs.ServiceKey{},
 			fresh:    map[mcs.ServiceKey]map[mcs.Identity]time.Time{},
 		}

@@ -7,14 +7,16 @@ import (
 	"net/http"
 )
 
-// limits are what a feed keeps at most.
-type limits struct{ services, endpoints int }
+// limits are what a feed keeps at most, and how long a label selector may become, in bytes.
+type limits struct{ services, endpoints, selector, standby int }
 
 // Limits of what one source may make us keep or read. They are far above what Kubernetes itself can do (150,000 pods and
 // 10,000 Services in a cluster), and below what would take the memory of a DNS server.
 const (
 	maxServices  = 50_000
 	maxEndpoints = 500_000
+	// standbyAtMost is how many services are kept that nobody exports, where a fourth of those that are exported is less.
+	standbyAtMost = 250
 	// maxObjects are those of one full list, exported or not.
 	maxObjects = 500_000
 	// maxBody is the size of one answer, in octets. What is read piece by piece is bounded by pieces: client-go does that for the

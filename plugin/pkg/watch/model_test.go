@@ -338,7 +338,7 @@ func (m *model) relist(k kind, behind int) {
 		m.list[k] = &modelList{at: -1}
 		switch k {
 		case theServices:
-			m.feed.begin(&m.feed.servicesBegan)
+			m.feed.beginServices()
 		case theSlices:
 			m.feed.beginSlices()
 			m.list[k].selects = parsed(m.t, m.feed.selected.selector())
@@ -463,6 +463,7 @@ func (m *model) settle() {
 
 // restore puts the server back to what it was when the snapshot was taken, resourceVersions included. Watches end.
 func (m *model) restore(rv uint64, state [kinds]objects) {
+	m.feed.beginRound()
 	m.rv, m.from, m.base = rv, rv, state
 	for k := range kinds {
 		m.log[k], m.list[k] = nil, nil
@@ -486,16 +487,25 @@ func (m *model) owners() (n int) {
 	m.t.Helper()
 	strays := maps.Clone(m.feed.strays)
 	for key, h := range m.feed.held {
-		for i := range h.slices {
-			id := mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}
-			if owner, there := m.feed.ownerOf(id); there && owner == key {
-				n++
-			}
-			delete(strays, id)
-		}
+		n += m.owned(key, h, strays)
+	}
+	for key, h := range m.feed.standby.held {
+		m.owned(key, h, strays)
 	}
 	if len(strays) > 0 {
 		m.t.Errorf("Remembered are %v, which are not held", strays)
+	}
+	return n
+}
+
+// owned counts the slices of a service whose owner the feed knows, and takes them from strays.
+func (m *model) owned(key mcs.ServiceKey, h *held, strays map[mcs.ServiceKey]mcs.ServiceKey) (n int) {
+	for i := range h.slices {
+		id := mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}
+		if owner, there := m.feed.ownerOf(id); there && owner == key {
+			n++
+		}
+		delete(strays, id)
 	}
 	return n
 }
@@ -536,11 +546,76 @@ func (m *model) check() {
 	if len(m.sink.shards) != len(want) || len(m.feed.held) != len(want) {
 		m.t.Errorf("The sink has %d services and the feed holds %d, want %d", len(m.sink.shards), len(m.feed.held), len(want))
 	}
+	m.checkStandby()
 	if n := m.owners(); n != owners {
 		m.t.Errorf("The feed knows the owners of %d slices, want %d", n, owners)
 	}
 	if s, e := m.feed.size(); s != len(want) || e != endpoints {
 		m.t.Errorf("The feed counts %d services and %d endpoints, want %d and %d", s, e, len(want), endpoints)
+	}
+}
+
+// limit has all EndpointSlices watched as soon as there is an export, and so many services at most stand by.
+func (m *model) limit(standby int) { m.feed.limits.selector, m.feed.limits.standby = 0, standby }
+
+// checkStandby compares what stands by with what the server has and nobody exports.
+func (m *model) checkStandby() {
+	m.t.Helper()
+	s := &m.feed.standby
+	endpoints := 0
+	for key, h := range s.held {
+		if h.exported || m.feed.held[key] != nil {
+			m.t.Errorf("%s stands by, and is exported", key)
+		}
+		endpoints += h.endpoints()
+	}
+	if endpoints != s.endpoints || len(s.held) > m.feed.room() {
+		m.t.Errorf("%d services and %d endpoints stand by, counted are %d; there is room for %d services", len(s.held), endpoints, s.endpoints, m.feed.room())
+	}
+	if !s.complete() {
+		return
+	}
+	want := map[mcs.ServiceKey]*mcs.Shard{}
+	add := func(key mcs.ServiceKey) *mcs.Shard {
+		if want[key] == nil {
+			want[key] = &mcs.Shard{}
+		}
+		return want[key]
+	}
+	c := converter{reject: func(Rejection) {}}
+	for key, o := range m.now(theServices) {
+		if m.now(theExports)[key] == nil {
+			add(key).Service = c.service(o.(*corev1.Service))
+		}
+	}
+	for _, o := range m.now(theSlices) {
+		o := o.(*discoveryv1.EndpointSlice)
+		key := serviceOf(o)
+		if slice := c.slice(o); slice != nil && key.Name != "" && m.now(theExports)[key] == nil {
+			shard := add(key)
+			shard.Slices = append(shard.Slices, slice)
+		}
+	}
+	for key, shard := range want {
+		slices.SortFunc(shard.Slices, func(a, b *mcs.Slice) int { return strings.Compare(a.Name, b.Name) })
+		got := &mcs.Shard{}
+		if h := s.held[key]; h != nil {
+			if h.doubtful { // it is fetched before it is told
+				continue
+			}
+			got = mcs.NewShard(mcs.Export{}, h.service.fact, len(h.slices))
+			for i := range h.slices {
+				got.Slices = append(got.Slices, h.slices[i].fact)
+			}
+		}
+		if !got.Equal(shard) {
+			m.t.Errorf("%s: %s stands by, want %s", key, sketch(got), sketch(shard))
+		}
+	}
+	for key, h := range s.held {
+		if want[key] == nil && !h.doubtful {
+			m.t.Errorf("%s stands by, and there is nothing of it", key)
+		}
 	}
 }
 

@@ -27,8 +27,8 @@ type selection struct {
 	names map[string]struct{}
 }
 
-// selectionOf selects what belongs to these services.
-func selectionOf(held map[mcs.ServiceKey]*held) selection {
+// selectionOf selects what belongs to these services, by a selector of at most so many bytes.
+func selectionOf(held map[mcs.ServiceKey]*held, atMost int) selection {
 	s := selection{names: map[string]struct{}{}}
 	length := 0
 	for key := range held {
@@ -36,7 +36,7 @@ func selectionOf(held map[mcs.ServiceKey]*held) selection {
 			continue
 		}
 		s.names[key.Name] = struct{}{}
-		if length += len(key.Name) + len("%2C"); length > selectAtMost {
+		if length += len(key.Name) + len("%2C"); length > atMost {
 			return selection{whole: true}
 		}
 	}

@@ -45,7 +45,7 @@ func TestSelection(t *testing.T) {
 				}
 				all[mcs.ServiceKey{Namespace: namespace, Name: name}] = &held{}
 			}
-			s := selectionOf(all)
+			s := selectionOf(all, selectAtMost)
 			if got := s.selector(); got != tc.selector {
 				t.Fatalf("The selector is %q", got)
 			}
@@ -106,7 +106,7 @@ func TestSelectionFollowsExports(t *testing.T) {
 			put("endpointslices", slice("shop", name+"-1", name, "10.8.0.3"))
 			has("by the watch", 3)
 		}
-		want := []string{selectionOf(nil).selector()}
+		want := []string{selectionOf(nil, selectAtMost).selector()}
 		for _, names := range []string{"a", "a,b", "a,b,c"} {
 			want = append(want, "kubernetes.io/service-name in ("+names+")")
 		}
