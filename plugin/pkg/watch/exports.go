@@ -310,15 +310,18 @@ func (f *exportFeed) remainsOf(items []any) (before, after int) {
 	return int(f.endpoints.Load()), after
 }
 
-// remainsOfSlices tells the same of EndpointSlices.
+// remainsOfSlices tells the same of EndpointSlices. Those that stand by answer nothing, and do not count.
 func (f *exportFeed) remainsOfSlices(items []any) (before, after int) {
-	return int(f.endpoints.Load()), endpointsOf(items)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return int(f.endpoints.Load()), endpointsOf(items, func(key mcs.ServiceKey) bool { return f.held[key] != nil })
 }
 
-// endpointsOf counts the endpoints of a full list of EndpointSlices.
-func endpointsOf(items []any) (n int) {
+// endpointsOf counts the endpoints of some services in a full list of EndpointSlices.
+func endpointsOf(items []any, of func(mcs.ServiceKey) bool) (n int) {
 	for _, obj := range items {
-		if fact, ok := obj.(*item).fact.(sliceFact); ok {
+		it := obj.(*item)
+		if fact, ok := it.fact.(sliceFact); ok && of(it.key) {
 			n += fact.slice.Endpoints.Len()
 		}
 	}

@@ -184,7 +184,7 @@ func (f *importFeed) remainsOf(items []any) (before, after int) {
 
 // remainsOfSlices tells the same of EndpointSlices.
 func (f *importFeed) remainsOfSlices(items []any) (before, after int) {
-	return int(f.endpoints.Load()), endpointsOf(items)
+	return int(f.endpoints.Load()), endpointsOf(items, func(mcs.ServiceKey) bool { return true })
 }
 
 // ServiceImports.

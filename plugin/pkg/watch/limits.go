@@ -19,8 +19,7 @@ const (
 	standbyAtMost = 250
 	// maxObjects are those of one full list, exported or not.
 	maxObjects = 500_000
-	// maxBody is the size of one answer, in octets. What is read piece by piece is bounded by pieces: client-go does that for the
-	// events of a watch, maxObject for lists.
+	// maxBody is the size of one answer, in octets. What is read piece by piece, lists and watches, is bounded by pieces: maxObject.
 	maxBody = 128 << 20
 )
 

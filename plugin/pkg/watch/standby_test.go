@@ -158,6 +158,15 @@ func TestStandby(t *testing.T) {
 			m.sees("exported", noService+" s 10.8.0.1", noService)
 			m.fetches(0, "exported")
 		}},
+		{"what stands by is not left where all that is exported has vanished", 1, func(m *model) {
+			m.set(theSlices, slice("shop", "s", "b", "10.8.0.1", "10.8.0.2"))
+			m.set(theSlices, slice("shop", "t", "a", "10.8.0.3", "10.8.0.4", "10.8.0.5"))
+			m.sync()
+			list := []any{m.feed.compactSlice(slice("shop", "t", "a", "10.8.0.3", "10.8.0.4", "10.8.0.5"))}
+			if before, after := m.feed.remainsOfSlices(list); before != 2 || after != 0 {
+				m.t.Errorf("%d endpoints before, %d after, want 2 and 0", before, after)
+			}
+		}},
 		{"a member of which little is watched keeps nothing", 1, func(m *model) {
 			m.feed.limits.selector = selectAtMost
 			m.set(theServices, service("shop", "a", "10.0.0.1"))
