@@ -318,7 +318,7 @@ func newRoute(s settings, expiry time.Time) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := rest.TransportFor(unpacked(s.config))
+	transport, err := rest.TransportFor(s.config)
 	if err != nil {
 		return nil, err
 	}

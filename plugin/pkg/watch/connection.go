@@ -48,7 +48,6 @@ func InCluster() (Connection, error) {
 		if err != nil {
 			return settings{}, fmt.Errorf("not in a pod with a ServiceAccount, so a KUBECONFIG is needed: %w", err)
 		}
-		config.DisableCompression = true // the way is short
 		return readFiles(config)
 	}
 	return follow("ServiceAccount of this pod", read, "in-cluster")
