@@ -29,8 +29,8 @@ var plantedFaults = []plantedFault{
 	},
 	{
 		"equally old exports: the highest cluster id wins", "plugin/pkg/mcs/merge.go",
-		"byAge := slices.Clone(valid)\n",
-		"byAge := slices.Clone(valid)\nif planted(%q) { slices.Reverse(byAge) }\n",
+		"byAge := append(roomByAge[:0], valid...)\n",
+		"byAge := append(roomByAge[:0], valid...)\nif planted(%q) { slices.Reverse(byAge) }\n",
 	},
 	{
 		"only the oldest export's ports count", "plugin/pkg/mcs/merge.go",

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/clusterset-dns/clusterset-dns/plugin/pkg/topology"
 )
@@ -100,10 +99,14 @@ func (s *Service) backendsOf(cluster topology.ClusterID) []Backend {
 
 // addBackends adds the ready hosts of the last member, sorted by label, those that share a label joined.
 func (s *Service) addBackends(from []*Slice, publishNotReady bool) {
-	found := labelledBackends(from, publishNotReady, int32(len(s.Members)-1)) //nolint:gosec // there are not that many clusters
-	s.Backends = slices.Grow(s.Backends, len(found))                          // and no more: there are many services
+	var few [16]labelled
+	var short [len(few) * len("255-255-255-255")]byte
+	found, labels := appendLabelled(few[:0], short[:0], from, publishNotReady, int32(len(s.Members)-1)) //nolint:gosec // there are not that many clusters
+	label := func(l labelled) []byte { return labels[l.begin:l.end] }
+	slices.SortStableFunc(found, func(a, b labelled) int { return bytes.Compare(label(a), label(b)) })
+	s.Backends = slices.Grow(s.Backends, len(found)) // and no more: there are many services
 	for i := range found {
-		if i > 0 && found[i].label == found[i-1].label {
+		if i > 0 && bytes.Equal(label(found[i]), label(found[i-1])) {
 			s.Backends[len(s.Backends)-1].join(&found[i].Backend)
 			continue
 		}
@@ -111,36 +114,24 @@ func (s *Service) addBackends(from []*Slice, publishNotReady bool) {
 	}
 }
 
-// labelled is a Backend with its label.
+// labelled is a Backend and where its label stands among those of all.
 type labelled struct {
-	label string
+	begin, end int
 	Backend
 }
 
-// labelledBackends returns the ready hosts of a member, sorted by label.
-func labelledBackends(from []*Slice, publishNotReady bool, member int32) []labelled {
-	n := 0
-	for _, slice := range from {
-		n += slice.Endpoints.Len()
-	}
-	found := make([]labelled, 0, n)
-	var labels []byte // of all, so that the many of addresses are one string
-	ends := make([]int, 0, n)
+// appendLabelled appends the ready hosts of a member, and their labels.
+func appendLabelled(to []labelled, labels []byte, from []*Slice, publishNotReady bool, member int32) (found []labelled, all []byte) {
 	for _, slice := range from {
 		for i := range slice.Endpoints.Len() {
 			if publishNotReady || slice.Endpoints.Conditions(i)&Ready != 0 {
+				begin := len(labels)
 				labels = slice.Endpoints.appendLabel(labels, i)
-				ends = append(ends, len(labels))
-				found = append(found, labelled{Backend: Backend{slice: slice, at: int32(i), member: member}}) //nolint:gosec // far below 2^31
+				to = append(to, labelled{begin, len(labels), Backend{slice: slice, at: int32(i), member: member}}) //nolint:gosec // far below 2^31
 			}
 		}
 	}
-	text, begin := string(labels), 0
-	for i, end := range ends {
-		found[i].label, begin = text[begin:end], end
-	}
-	slices.SortStableFunc(found, func(a, b labelled) int { return strings.Compare(a.label, b.label) })
-	return found
+	return to, labels
 }
 
 // join adds another endpoint of the same label.

@@ -329,6 +329,7 @@ func (x *Index) Publish(serial uint32) (*Snapshot, []Change) {
 		return nil, nil
 	}
 	var changes []Change
+	x.merged = slices.Grow(x.merged, len(x.dirty))
 	for key := range x.dirty {
 		if c, news := x.merge(key); news {
 			changes = append(changes, c)

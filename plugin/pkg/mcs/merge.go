@@ -245,7 +245,8 @@ func (t sharedTraits) of(one *Traits) *Traits {
 // and no import makes it exist.
 func merge(key ServiceKey, exports []exported, imp *ImportShard, env around) (*Service, Report) {
 	report := Report{}
-	valid := make([]exported, 0, len(exports))
+	var room, roomByAge [4]exported
+	valid := room[:0]
 	for _, e := range exports {
 		switch {
 		case e.member.Refused:
@@ -260,7 +261,7 @@ func merge(key ServiceKey, exports []exported, imp *ImportShard, env around) (*S
 			valid = append(valid, e)
 		}
 	}
-	byAge := slices.Clone(valid)
+	byAge := append(roomByAge[:0], valid...)
 	slices.SortStableFunc(byAge, func(a, b exported) int { return cmp.Compare(a.shard.Export.Created, b.shard.Export.Created) })
 	report.Conflicts = conflicts(byAge)
 	switch {

@@ -648,3 +648,29 @@ func TestServicesShareEqualTraits(t *testing.T) {
 		t.Errorf("%d are kept, want %d: what members say has no end", len(shared), maxSharedTraits)
 	}
 }
+
+// TestMergingAllocatesWhatItKeeps bounds the objects that are made for a service: its own, and of what stands in it.
+func TestMergingAllocatesWhatItKeeps(t *testing.T) {
+	five := func(network string) *Slice {
+		return sliceOf("a", []Port{http80}, ready(network+".5"), ready(network+".1"), ready(network+".3"), unready(network+".2"), ready(network+".4"))
+	}
+	tests := []struct {
+		name    string
+		exports []exported
+		want    float64
+	}{
+		{"with a cluster IP", []exported{{&Member{ID: "east"}, clusterIP(1, "10.0.0.1", http80).over(five("10.8.0"))}}, 5},
+		{"headless, with five endpoints", []exported{{&Member{ID: "east"}, headless(1, five("10.8.0"))}}, 7},
+		{"headless, of two clusters", []exported{
+			{&Member{ID: "east"}, headless(1, five("10.8.0"))}, {&Member{ID: "west"}, headless(2, five("10.9.0"))},
+		}, 11},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			env := around{traits: sharedTraits{}}
+			if got := testing.AllocsPerRun(100, func() { merge(ServiceKey{"shop", "web"}, test.exports, nil, env) }); got > test.want {
+				t.Errorf("%v objects, want %v at most", got, test.want)
+			}
+		})
+	}
+}

@@ -390,7 +390,11 @@ func traits(affinity corev1.ServiceAffinity, config *corev1.SessionAffinityConfi
 
 // changedAt returns when the cluster says that the endpoints changed, the zero time when it does not.
 func changedAt(s *discoveryv1.EndpointSlice) time.Time {
-	t, err := time.Parse(time.RFC3339Nano, s.Annotations[annotationChanged])
+	text := s.Annotations[annotationChanged]
+	if text == "" {
+		return time.Time{} // as most that did not change lately: no error is made of it
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
 		return time.Time{}
 	}
