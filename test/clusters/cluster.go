@@ -271,7 +271,6 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--audit-policy-file=" + file(auditPolicyFile),
 		"--audit-log-path=" + file(auditLogFile),
 		"--audit-log-maxsize=0", // one file, never rotated
-		"--profiling=false",
 	}, c.places()))
 	if err != nil {
 		return err

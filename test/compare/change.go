@@ -15,31 +15,48 @@ import (
 const changes = 50
 
 // change measures how long it takes from the API server's reply to a change until an answer shows it, quiet and while
-// other endpoints come and go.
+// other endpoints come and go. A server may use every processor.
 func (c *comparison) change(ctx context.Context, round Round) error {
-	for _, s := range []subject{ours, kubernetes} {
-		took, err := c.propagate(ctx, s)
+	for _, s := range inTurn(c.round, ours, kubernetes) {
+		r, err := s.start(ctx, c.programs, c.planes, c.Services)
 		if err != nil {
 			return err
 		}
-		round.set(s.name, changeMedian, micro(took, 0.5)/1e3)
-		round.set(s.name, change99, micro(took, 0.99)/1e3)
-		err = c.whileUpdating(ctx, s, round, func() error {
-			took, err = c.propagate(ctx, s)
-			return err
-		})
-		if err != nil {
+		if err := errors.Join(c.changeOf(ctx, s, r, round), r.stop()); err != nil {
 			return err
 		}
-		round.set(s.name, changeChurnMedian, micro(took, 0.5)/1e3)
-		round.set(s.name, changeChurn99, micro(took, 0.99)/1e3)
 	}
 	return nil
 }
 
+func (c *comparison) changeOf(ctx context.Context, s subject, r *running, round Round) error {
+	if _, err := r.untilRight(ctx); err != nil {
+		return err
+	}
+	took, err := c.propagate(ctx, s, r)
+	if err != nil {
+		return err
+	}
+	round.set(s.name, changeMedian, micro(took, 0.5)/1e3)
+	round.set(s.name, change99, micro(took, 0.99)/1e3)
+	err = c.whileUpdating(ctx, s, round, func() error {
+		took, err = c.propagate(ctx, s, r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	round.set(s.name, changeChurnMedian, micro(took, 0.5)/1e3)
+	round.set(s.name, changeChurn99, micro(took, 0.99)/1e3)
+	return nil
+}
+
 // propagate makes changes of every kind that a subject shows, and returns how long they took, sorted.
-func (c *comparison) propagate(ctx context.Context, s subject) (took []time.Duration, err error) {
-	b, err := propagation.On(ctx, c.planes[everything.name], c.asked(s).server, s.zone == clusterSetZone)
+func (c *comparison) propagate(ctx context.Context, s subject, r *running) (took []time.Duration, err error) {
+	if err := c.collectGarbage(ctx); err != nil {
+		return nil, err
+	}
+	b, err := propagation.On(ctx, c.planes[everything.name], r.server, s.zone == clusterSetZone)
 	defer func() { err = errors.Join(err, b.Clear(ctx)) }()
 	if err != nil {
 		return nil, err

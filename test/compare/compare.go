@@ -12,11 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
 
 	"github.com/clusterset-dns/clusterset-dns/test/clusters"
 	"github.com/clusterset-dns/clusterset-dns/test/compare/world"
+	"github.com/clusterset-dns/clusterset-dns/test/kube"
 	"github.com/clusterset-dns/clusterset-dns/test/measure"
 	"github.com/clusterset-dns/clusterset-dns/test/server"
 )
@@ -43,7 +45,7 @@ func (o Options) has(groups ...Group) bool {
 }
 
 // Run measures. It leaves nothing running.
-func Run(ctx context.Context, o Options) (*Results, error) {
+func Run(ctx context.Context, o Options) (results *Results, err error) {
 	if o.Services < 2*world.Namespaces || o.Rounds < 1 {
 		return nil, fmt.Errorf("%d services in %d rounds are too few", o.Services, o.Rounds)
 	}
@@ -54,27 +56,22 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 	if err != nil {
 		return nil, err
 	}
-	var wanted []plane
-	for _, g := range o.Only {
-		for _, p := range g.planes() {
-			if !slices.ContainsFunc(wanted, func(w plane) bool { return w.name == p.name }) {
-				wanted = append(wanted, p)
-			}
+	if o.Keep == "" {
+		if o.Keep, err = os.MkdirTemp("", "clusterset-dns-compare-"); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(o.Keep)) }()
+	}
+	c := &comparison{Options: o, programs: p, results: &Results{Services: o.Services, Groups: o.Only}}
+	for range o.Rounds {
+		c.results.Rounds = append(c.results.Rounds, Round{})
+	}
+	for _, phase := range c.phases() {
+		if err := c.run(ctx, phase); err != nil {
+			return nil, err
 		}
 	}
-	all, err := startPlanes(ctx, o.Progress, p.controlPlane, o.Keep, o.Services, wanted...)
-	if err != nil {
-		return nil, err
-	}
-	c := &comparison{Options: o, programs: p, planes: all, results: &Results{Services: o.Services, Groups: o.Only}}
-	err = c.run(ctx)
-	for _, r := range c.running {
-		err = errors.Join(err, r.stop())
-	}
-	if c.simulation != nil {
-		err = errors.Join(err, c.simulation.stop())
-	}
-	return c.results, errors.Join(err, all.stop())
+	return c.results, nil
 }
 
 func build(ctx context.Context, w io.Writer) (p programs, err error) {
@@ -95,12 +92,22 @@ func build(ctx context.Context, w io.Writer) (p programs, err error) {
 type comparison struct {
 	Options
 	programs programs
-	planes   planes
-	running  []*running // those that are asked, from the first round to the last
 	results  *Results
-	// simulation is ours with simulated clusters, nil where that is not measured.
-	simulation *simulation
-	empty      map[string]int64 // live heap of a server that watches nothing, by subject
+	// planes and running are what runs in a phase: the control planes, and who is asked from its first round to its last.
+	planes  planes
+	running []*running
+	round   int              // from 0
+	empty   map[string]int64 // live heap of a server that watches nothing, by subject
+}
+
+// phase is measured while nothing runs but what it needs: who does nothing takes a processor now and then, and who watches the
+// same control plane is told every update too.
+type phase struct {
+	groups []Group // that it is for
+	planes []plane
+	// prepare is called before the first round, if it is not nil.
+	prepare func(context.Context) error
+	steps   []step
 }
 
 // step measures something in a round.
@@ -109,80 +116,83 @@ type step struct {
 	measure func(context.Context, Round) error
 }
 
-func (c *comparison) run(ctx context.Context) (err error) {
-	if c.results.Versions, err = c.versions(); err != nil {
+// phases are all of them, in order.
+func (c *comparison) phases() []phase {
+	return []phase{
+		{[]Group{CPU, Latency}, []plane{everything, imports}, c.startAll, []step{{CPU, c.eachRunning(c.cost)}, {Latency, c.eachRunning(c.latency)}}},
+		{[]Group{Churn, Change}, []plane{everything}, nil, []step{{Churn, c.churn}, {Change, c.change}}},
+		{[]Group{Start}, []plane{nothing}, c.measureEmpty, nil},
+		{[]Group{Start}, []plane{everything, imports}, nil, []step{{Start, c.starts}}},
+		{[]Group{Kubeadm}, []plane{few, usual}, nil, []step{{Kubeadm, c.kubeadm}}},
+	}
+}
+
+// run measures a phase, if one of its groups is wanted.
+func (c *comparison) run(ctx context.Context, p phase) (err error) {
+	if !c.has(p.groups...) {
+		return nil
+	}
+	if c.planes, err = startPlanes(ctx, c.Progress, c.programs.controlPlane, c.Keep, c.Services, p.planes...); err != nil {
 		return err
 	}
-	if err := c.prepare(ctx); err != nil {
-		return err
+	defer func() {
+		for _, r := range c.running {
+			err = errors.Join(err, r.stop())
+		}
+		err = errors.Join(err, c.planes.stop())
+		c.running, c.planes = nil, nil
+	}()
+	if c.results.Versions == nil {
+		if c.results.Versions, err = c.versions(); err != nil {
+			return err
+		}
 	}
-	steps := []step{
-		{CPU, c.eachRunning(c.cost)},
-		{Latency, c.eachRunning(c.latency)},
-		{Churn, c.churn},
-		{Change, c.change},
-		{Start, c.starts},
-		{Kubeadm, c.kubeadm},
+	if p.prepare != nil {
+		if err := p.prepare(ctx); err != nil {
+			return err
+		}
 	}
-	for n := range c.Rounds {
-		round := Round{}
-		for _, s := range steps {
+	for c.round = range c.Rounds {
+		for _, s := range p.steps {
 			if !c.has(s.group) {
 				continue
 			}
-			fmt.Fprintf(c.Progress, "round %d of %d: %s\n", n+1, c.Rounds, s.group)
-			if err := s.measure(ctx, round); err != nil {
+			fmt.Fprintf(c.Progress, "round %d of %d: %s\n", c.round+1, c.Rounds, s.group)
+			if err := s.measure(ctx, c.results.Rounds[c.round]); err != nil {
 				return fmt.Errorf("measure %s: %w", s.group, err)
 			}
 		}
-		c.results.Rounds = append(c.results.Rounds, round)
 	}
 	return nil
 }
 
-// prepare starts those that are asked, and measures what is the same in every round.
-func (c *comparison) prepare(ctx context.Context) error {
-	var subjects []subject
-	switch {
-	case c.has(CPU, Latency):
-		subjects = []subject{ours, kubernetes, kubernetesHere, inTree, prebuilt, fixed, chain, chainOurs}
-	case c.has(Churn, Change):
-		subjects = []subject{ours, kubernetes}
-	}
-	for _, s := range subjects {
+// startAll starts who is asked in turn.
+func (c *comparison) startAll(ctx context.Context) error {
+	for _, s := range []subject{ours, kubernetes, kubernetesHere, inTree, prebuilt, fixed, chain, chainOurs} {
 		r, err := s.startPinned(ctx, c.programs, c.planes, c.Services)
 		if err != nil {
 			return err
 		}
 		c.running = append(c.running, r)
 	}
-	if c.has(CPU, Latency) {
-		all, missing, err := startPeers(ctx, c.Services)
-		c.running, c.results.Notes = append(c.running, all...), missing
-		if err != nil {
-			return err
-		}
-	}
-	if c.has(Churn) {
-		var err error
-		if c.simulation, err = simulate(ctx, c.programs, c.Services); err != nil {
-			return err
-		}
-	}
-	if c.has(Start) {
-		return c.measureEmpty(ctx)
-	}
-	return nil
+	all, missing, err := startPeers(ctx, c.Services)
+	c.running, c.results.Notes = append(c.running, all...), missing
+	return err
 }
 
-// eachRunning measures one after the other of those that are asked, in every other round from the last to the first.
+// inTurn returns them in this order, in every other round from the last to the first.
+func inTurn[T any](round int, all ...T) []T {
+	order := slices.Clone(all)
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
+}
+
+// eachRunning measures one after the other of those that are asked.
 func (c *comparison) eachRunning(measure func(context.Context, *running, Round) error) func(context.Context, Round) error {
 	return func(ctx context.Context, round Round) error {
-		order := slices.Clone(c.running)
-		if len(c.results.Rounds)%2 == 1 {
-			slices.Reverse(order)
-		}
-		for _, r := range order {
+		for _, r := range inTurn(c.round, c.running...) {
 			if err := c.tolerate(r, measure(ctx, r, round)); err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
@@ -196,12 +206,20 @@ func (c *comparison) tolerate(r *running, err error) error {
 	if !errors.Is(err, measure.ErrLost) {
 		return err
 	}
-	c.results.Notes = append(c.results.Notes, fmt.Sprintf("A figure of %s was left out of round %d: %s", r.name, len(c.results.Rounds)+1, err))
+	c.results.Notes = append(c.results.Notes, fmt.Sprintf("A figure of %s was left out of round %d: %s", r.name, c.round+1, err))
 	return nil
 }
 
-// asked returns one of those that are asked.
-func (c *comparison) asked(s subject) *running {
-	i := slices.IndexFunc(c.running, func(r *running) bool { return r.name == s.name })
-	return c.running[i]
+// collectGarbage lets the API servers do so: otherwise that is part of whatever is measured when it becomes due.
+func (c *comparison) collectGarbage(ctx context.Context) error {
+	for _, p := range c.planes {
+		client, err := kube.New(p)
+		if err != nil {
+			return err
+		}
+		if _, err := client.Core.Discovery().RESTClient().Get().AbsPath("/debug/pprof/heap").Param("gc", "1").DoRaw(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -44,18 +44,3 @@ func ParseGroups(s string) ([]Group, error) {
 	}
 	return all, nil
 }
-
-// planes returns the control planes that a group needs.
-func (g Group) planes() []plane {
-	switch g {
-	case CPU, Latency:
-		return []plane{everything, imports}
-	case Churn, Change:
-		return []plane{everything}
-	case Start:
-		return []plane{everything, imports, nothing}
-	case Kubeadm:
-		return []plane{few, usual}
-	}
-	return nil
-}

@@ -106,29 +106,58 @@ func (c *comparison) steady(port int, questions []measure.Question) ([]time.Dura
 // seconds, and some of that must be in each round.
 func (c *comparison) steadily() time.Duration { return 3 * c.Burst }
 
-// churn measures the latency of ours and kubernetes while endpoints become ready and not ready, through the API, and
-// that of ours while they change in simulated clusters, five times as often: faster than an API server takes it.
+// churn measures the latency of ours and kubernetes, each alone, while nothing changes, and while endpoints become ready and not
+// ready through the API; and that of ours while they change in simulated clusters, five times as often: faster than an API server
+// takes it.
 func (c *comparison) churn(ctx context.Context, round Round) error {
-	for _, s := range []subject{ours, kubernetes} {
-		r := c.asked(s)
-		if _, ok := round[key{r.name, latency99}]; !ok {
-			if err := c.tolerate(r, c.latency(ctx, r, round)); err != nil {
-				return err
-			}
-		}
-		err := c.whileUpdating(ctx, s, round, func() error {
-			took, err := c.steady(r.port, changing(r.questions))
-			if err == nil {
-				round.set(r.name, churnMedian, micro(took, 0.5))
-				round.set(r.name, churn99, micro(took, 0.99))
-			}
-			return c.tolerate(r, err)
-		})
+	for _, s := range inTurn(c.round, ours, kubernetes) {
+		r, err := s.startPinned(ctx, c.programs, c.planes, c.Services)
 		if err != nil {
 			return err
 		}
+		if err := errors.Join(c.calmAndChurn(ctx, s, r, round), r.stop()); err != nil {
+			return err
+		}
 	}
-	return c.tolerate(c.simulation.running, c.simulation.churn(ctx, c.steadily(), round))
+	return c.churnSimulated(ctx, round)
+}
+
+func (c *comparison) calmAndChurn(ctx context.Context, s subject, r *running, round Round) error {
+	if err := c.tolerate(r, c.calm(r, round)); err != nil {
+		return err
+	}
+	return c.whileUpdating(ctx, s, round, func() error {
+		took, err := c.steady(r.port, changing(r.questions))
+		if err == nil {
+			round.set(r.name, churnMedian, micro(took, 0.5))
+			round.set(r.name, churn99, micro(took, 0.99))
+		}
+		return c.tolerate(r, err)
+	})
+}
+
+// calm measures the latency while nothing changes, of a server that has been asked for a while: what is made for a first answer is
+// there then.
+func (c *comparison) calm(r *running, round Round) error {
+	if err := warm(r, c.Burst); err != nil {
+		return err
+	}
+	took, err := c.steady(r.port, r.questions)
+	if err != nil {
+		return err
+	}
+	round.set(r.name, calm99, micro(took, 0.99))
+	return nil
+}
+
+// warm asks a server as fast as it answers.
+func warm(r *running, d time.Duration) error {
+	g, err := measure.NewGenerator(r.port, r.questions)
+	if err != nil {
+		return err
+	}
+	err = measure.OnThread(func() error { _, err := g.Flood(d); return err })
+	return errors.Join(err, g.Close())
 }
 
 // whileUpdating calls do while EndpointSlices of the last hundred services are written, of which one endpoint is ready

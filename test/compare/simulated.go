@@ -92,6 +92,19 @@ func simulate(ctx context.Context, p programs, services int) (s *simulation, err
 	return s, err
 }
 
+// churnSimulated measures the latency of ours while nothing changes in simulated clusters, and while a lot does.
+func (c *comparison) churnSimulated(ctx context.Context, round Round) error {
+	s, err := simulate(ctx, c.programs, c.Services)
+	if err != nil {
+		return err
+	}
+	err = c.tolerate(s.running, c.calm(s.running, round))
+	if err == nil {
+		err = c.tolerate(s.running, s.churn(ctx, c.steadily(), round))
+	}
+	return errors.Join(err, s.stop())
+}
+
 func (s *simulation) stop() (err error) {
 	if s.running != nil {
 		err = s.running.stop()
@@ -102,14 +115,8 @@ func (s *simulation) stop() (err error) {
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
-// churn measures the latency while nothing changes, and while a lot does.
+// churn measures the latency while a lot changes.
 func (s *simulation) churn(ctx context.Context, d time.Duration, round Round) error {
-	quiet, err := measure.Steady(s.port, s.questions, rate, d)
-	if err != nil {
-		return err
-	}
-	round.set(s.name, latencyMedian, micro(quiet, 0.5))
-	round.set(s.name, latency99, micro(quiet, 0.99))
 	updating, stop := context.WithCancel(ctx)
 	defer stop()
 	var (

@@ -32,7 +32,10 @@ func (c *comparison) settle() time.Duration { return c.Burst }
 
 // starts measures the start, and what a server holds after it.
 func (c *comparison) starts(ctx context.Context, round Round) error {
-	for _, s := range []subject{ours, oursThree, oursNoNodes, kubernetes, inTree} {
+	for _, s := range inTurn(c.round, ours, oursThree, oursNoNodes, kubernetes, inTree) {
+		if err := c.collectGarbage(ctx); err != nil {
+			return err
+		}
 		if err := c.startOnce(ctx, s, round); err != nil {
 			return err
 		}
