@@ -8,7 +8,7 @@ import (
 )
 
 // Of a ServiceExport there is mostly nothing to know but its metadata, and those an API server has in protobuf: a list of them costs
-// it half of what the whole objects cost, which it has as JSON only, and us a fifth. Whether there is more, the metadata say
+// it half of what the whole objects cost, which it has as JSON only, and us a seventh. Whether there is more, the metadata say
 // themselves: an API server notes in managedFields who manages which field. So the metadata are listed, and where one of the objects
 // has more, or does not say, then the whole objects.
 

@@ -722,11 +722,10 @@ func (f *exportFeed) replaceSlices(items []any) {
 		for i := range h.slices {
 			was[mcs.ServiceKey{Namespace: key.Namespace, Name: h.slices[i].fact.Name}] = h.slices[i].fact
 		}
-		clear(h.slices)
-		h.slices = h.slices[:0]
+		h.forgetSlices()
 	}
 	for _, h := range f.standby.held {
-		h.slices = nil
+		h.forgetSlices()
 	}
 	f.kept, f.standby.endpoints = 0, 0
 	for _, obj := range items {

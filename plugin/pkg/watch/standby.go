@@ -73,7 +73,7 @@ func (f *exportFeed) have(key mcs.ServiceKey) *held {
 			f.endStandby()
 			return nil
 		}
-		h = newHeld()
+		h = newHeld(false)
 		key.Namespace = intern(key.Namespace) // it is that of many
 		f.standby.held[key] = h
 	}
@@ -112,20 +112,16 @@ func (f *exportFeed) arrive(key mcs.ServiceKey) (h *held, known bool) {
 	known = f.standby.complete()
 	h = f.standby.held[key]
 	if h == nil {
-		h = newHeld()
-		h.exported = true
-		return h, known
+		return newHeld(true), known
 	}
 	delete(f.standby.held, key)
 	n := h.endpoints()
 	f.standby.endpoints -= n
-	h.exported = true
 	if !known || h.doubtful || f.kept+n > f.limits.endpoints {
 		f.disown(key, h)
-		h = newHeld()
-		h.exported = true
-		return h, false
+		return newHeld(true), false
 	}
+	h.exported = true
 	f.kept += n
 	return h, true
 }
@@ -136,7 +132,7 @@ func (f *exportFeed) leave(key mcs.ServiceKey, was *held) {
 		f.disown(key, was)
 		return
 	}
-	h := newHeld()
+	h := newHeld(false)
 	h.service = was.service
 	h.slices = append(h.slices, was.slices...)
 	for i := range h.slices {
@@ -213,10 +209,16 @@ func (f *exportFeed) converterFor(key mcs.ServiceKey) converter {
 }
 
 // newHeld makes room for a service.
-func newHeld() *held {
-	h := &held{}
+func newHeld(exported bool) *held {
+	h := &held{exported: exported}
 	h.slices = h.only[:0]
 	return h
+}
+
+// forgetSlices keeps the room for them.
+func (h *held) forgetSlices() {
+	clear(h.slices)
+	h.slices = h.slices[:0]
 }
 
 // endpoints counts them.

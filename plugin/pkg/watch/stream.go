@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -58,9 +57,9 @@ type eventDecoder struct {
 	// json is nil for protobuf.
 	json *json.Decoder
 	text jsonEvent
-	// head, frame and wanted are used for one event after the other.
-	head          [frameHead]byte
-	frame, wanted []byte
+	// head, frame and room are used for one event after the other.
+	head        [frameHead]byte
+	frame, room []byte
 }
 
 // Decode implements watch.Decoder. The object is good until the call after the next.
@@ -135,7 +134,7 @@ func event(kind watch.EventType, obj any) (watch.EventType, runtime.Object, erro
 }
 
 // Protobuf: each event is behind its length, four octets of it. Its field 1 is the type, and field 1 of its field 2 an object as it
-// would be sent alone: the octets "k8s\0", then a runtime.Unknown whose field 2 is the object.
+// would be sent alone: in an envelope.
 
 const (
 	frameHead   = 4
@@ -181,12 +180,8 @@ func (d *eventDecoder) protobufObject(kind watch.EventType, object []byte) (watc
 	if kind != watch.Error {
 		obj = d.object()
 	}
-	into, ok := obj.(interface{ Unmarshal(octets []byte) error })
-	if !ok {
-		return "", nil, errors.New("it is in protobuf, where JSON was asked for")
-	}
-	d.wanted = lean(d.wanted[:0], object)
-	if err := into.Unmarshal(d.wanted); err != nil {
+	var err error
+	if d.room, err = unmarshal(obj, object, d.room); err != nil {
 		return "", nil, unreadable(err)
 	}
 	return event(kind, obj)
@@ -195,25 +190,4 @@ func (d *eventDecoder) protobufObject(kind watch.EventType, object []byte) (watc
 // unreadable hides what an error is: within an event, the end of the octets is not that of the watch.
 func unreadable(err error) error {
 	return errors.New("an event that cannot be read: " + err.Error())
-}
-
-// octetsOf returns the last field of a message that has a number and a length, or that of a message in it, along a path of
-// numbers; nil where there is none.
-func octetsOf(message []byte, path ...protowire.Number) ([]byte, error) {
-	for _, number := range path {
-		var found []byte
-		for len(message) > 0 {
-			n, kind, size := protowire.ConsumeField(message)
-			if size < 0 {
-				return nil, unreadable(protowire.ParseError(size))
-			}
-			if n == number && kind == protowire.BytesType {
-				_, _, tag := protowire.ConsumeTag(message)
-				found, _ = protowire.ConsumeBytes(message[tag:])
-			}
-			message = message[size:]
-		}
-		message = found
-	}
-	return message, nil
 }

@@ -214,7 +214,7 @@ func TestAWatchThatIsBrokenEnds(t *testing.T) {
 		{"no object in JSON", exportListing, `{"type":"ADDED"}`, 0, "unexpected end of JSON input"},
 		{"another object in JSON", exportListing, line("ADDED", `{"metadata":7}`), 0, "cannot unmarshal number"},
 		{"no event in JSON", exportListing, inJSON + `{"type":7}`, 1, "cannot unmarshal number"},
-		{"protobuf of what has none", exportListing, whole, 0, "a watch of serviceexports: it is in protobuf"},
+		{"protobuf of what has none", exportListing, whole, 0, "a watch of serviceexports: an event that cannot be read: it is in protobuf"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var told error
