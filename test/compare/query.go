@@ -83,12 +83,13 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 
 // latency measures how long answers take while the server has little to do.
 func (c *comparison) latency(_ context.Context, r *running, round Round) error {
-	took, err := c.steady(r.port, r.questions)
+	took, leftOut, err := c.steady(r.port, r.questions)
 	if err != nil {
 		return err
 	}
 	round.set(r.name, latencyMedian, micro(took, 0.5))
 	round.set(r.name, latency99, micro(took, 0.99))
+	round.set(r.name, questionsLeftOut, 100*leftOut)
 	return nil
 }
 
@@ -97,8 +98,8 @@ func micro(took []time.Duration, share float64) float64 {
 	return float64(propagation.Result{Took: took}.Quantile(share).Nanoseconds()) / 1e3
 }
 
-// steady asks a server at the fixed rate and returns how long its answers took, sorted.
-func (c *comparison) steady(port int, questions []measure.Question) ([]time.Duration, error) {
+// steady asks a server at the fixed rate and returns how long its answers took, sorted, and what share of them was left out.
+func (c *comparison) steady(port int, questions []measure.Question) (took []time.Duration, leftOut float64, err error) {
 	return measure.Steady(port, questions, rate, c.steadily())
 }
 
@@ -127,7 +128,7 @@ func (c *comparison) calmAndChurn(ctx context.Context, s subject, r *running, ro
 		return err
 	}
 	return c.whileUpdating(ctx, s, round, func() error {
-		took, err := c.steady(r.port, changing(r.questions))
+		took, _, err := c.steady(r.port, changing(r.questions))
 		if err == nil {
 			round.set(r.name, churnMedian, micro(took, 0.5))
 			round.set(r.name, churn99, micro(took, 0.99))
@@ -142,7 +143,7 @@ func (c *comparison) calm(r *running, round Round) error {
 	if err := warm(r, c.Burst); err != nil {
 		return err
 	}
-	took, err := c.steady(r.port, r.questions)
+	took, _, err := c.steady(r.port, r.questions)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ const (
 	octetsPerQuery      figure = "octets per query"
 	latencyMedian       figure = "p50 us"
 	latency99           figure = "p99 us"
+	questionsLeftOut    figure = "left out, %"
 	calm99              figure = "p99 us before"
 	churnMedian         figure = "p50 us under updates"
 	churn99             figure = "p99 us under updates"

@@ -125,7 +125,7 @@ func (s *simulation) churn(ctx context.Context, d time.Duration, round Round) er
 	)
 	began := time.Now()
 	running.Go(func() { updates = s.clusters.Update(updating, simulatedUpdates) })
-	took, err := measure.Steady(s.port, s.questions, rate, d)
+	took, _, err := measure.Steady(s.port, s.questions, rate, d)
 	stop()
 	running.Wait()
 	round.set(s.name, updatesPerSecond, float64(updates)/time.Since(began).Seconds())

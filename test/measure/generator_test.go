@@ -86,10 +86,39 @@ func TestGenerator(t *testing.T) {
 				case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
 					t.Errorf("%v, want %s", err, test.want)
 				}
-				if way == "steady" && len(g.took) != 200 && test.want == "" {
-					t.Errorf("%d times, want 200", len(g.took))
+				if way == "steady" && len(g.took)+g.voided != 200 && test.want == "" {
+					t.Errorf("%d times and %d left out, want 200 in all", len(g.took), g.voided)
 				}
 			})
 		}
+	}
+}
+
+func TestHoldUps(t *testing.T) {
+	begin := time.Now()
+	at := func(us int) time.Time { return begin.Add(time.Duration(us) * time.Microsecond) }
+	tests := []struct {
+		name  string
+		turns []int // when the loop turned, in us
+		due   int
+		want  bool
+	}{
+		{"a loop that turns has none", []int{0, 100, 200, 300}, 50, false},
+		{"one that was under way before it says nothing", []int{0, 100, 5100, 5200}, 50, true},
+		{"nor one that was due meanwhile", []int{0, 100, 5100, 5200}, 3000, true},
+		{"one that was due after it does", []int{0, 100, 5100, 5200}, 5150, false},
+		{"the last one counts", []int{0, 5000, 5100, 9000}, 5050, true},
+		{"what was before the first turn is none", []int{5000, 5100}, 4000, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var h holdUps
+			for _, us := range test.turns {
+				h.turn(at(us))
+			}
+			if got := h.spoil(at(test.due)); got != test.want {
+				t.Errorf("%t, want %t", got, test.want)
+			}
+		})
 	}
 }

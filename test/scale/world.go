@@ -296,7 +296,7 @@ func (s *scale) load(ctx context.Context, b *bench, questions []measure.Question
 			return err
 		}
 		began := time.Now()
-		if l.took, err = measure.Steady(b.server.Port("DNS"), questions, rate, s.Burst); err != nil {
+		if l.took, _, err = measure.Steady(b.server.Port("DNS"), questions, rate, s.Burst); err != nil {
 			return err
 		}
 		after, err := measure.Waited(b.server.PID())
