@@ -131,7 +131,7 @@ func services(ctx context.Context, t *terminal, namespace string) error {
 	if done, err := t.encode(document); done || err != nil {
 		return err
 	}
-	rows := [][]cell{headings("SERVICE", "TYPE", "READY", "MEMBERS", "CONFLICTS")}
+	rows := [][]cell{headings("SERVICE", "TYPE", "READY", "MEMBERS", "CONFLICTS", "LEFT OUT")}
 	for i := range s.Services {
 		one := &s.Services[i]
 		kind := one.Type
@@ -140,6 +140,7 @@ func services(ctx context.Context, t *terminal, namespace string) error {
 		}
 		rows = append(rows, []cell{
 			plain(one.Namespace + "/" + one.Name), plain(kind), ready(one.Ready, one.Total), plain(parts(one)), {strings.Join(one.Conflicts, ","), verdict.Warn},
+			{leftOut(one), verdict.Warn},
 		})
 	}
 	t.table(rows)
@@ -163,6 +164,15 @@ func parts(s *status.ServiceSummary) string {
 			m += "=" + verdict.Decimal(s.Weights[i])
 		}
 		out = append(out, m)
+	}
+	return strings.Join(out, ",")
+}
+
+// leftOut lists the members that take no part in a service, or not with all that they have.
+func leftOut(s *status.ServiceSummary) string {
+	var out []string
+	for _, member := range slices.Sorted(maps.Keys(s.LeftOut)) {
+		out = append(out, member+"="+s.LeftOut[member])
 	}
 	return strings.Join(out, ",")
 }

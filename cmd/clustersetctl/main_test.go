@@ -36,7 +36,7 @@ func documents() map[string]any {
 			Refused: []status.Refused{},
 		},
 		status.PathServices: status.Services{Version: "v1", Services: []status.ServiceSummary{
-			{Namespace: "ads", Name: "mail", Type: "Headless", Members: []string{"west"}, Ready: 1, Total: 4},
+			{Namespace: "ads", Name: "mail", Type: "Headless", Members: []string{"west"}, Ready: 1, Total: 4, LeftOut: map[string]string{"south": "NoService", "north": "overlap"}},
 			{Namespace: "shop", Name: "web", Type: "ClusterSetIP", Imported: true, Members: []string{"east", "west"}, Weights: []float64{3, 1.5}, Ready: 3, Total: 3, Conflicts: []string{"PortConflict"}},
 		}},
 		status.PathServices + "/shop/web": status.Service{
@@ -128,11 +128,11 @@ func TestCommands(t *testing.T) {
 		{"members as JSON", "members -o json", exitOK, []string{`"id": "east"`, `"refused": []`}, ""},
 		{"members as YAML", "members -o yaml", exitOK, []string{"- address: clusterip", "  id: east"}, ""},
 		{"services", "services", exitOK, []string{
-			"SERVICE    TYPE                    READY   MEMBERS           CONFLICTS\n",
-			"ads/mail   Headless                1/4     west\n",
+			"SERVICE    TYPE                    READY   MEMBERS           CONFLICTS      LEFT OUT\n",
+			"ads/mail   Headless                1/4     west                             north=overlap,south=NoService\n",
 			"shop/web   ClusterSetIP (import)   3/3     east=3,west=1.5   PortConflict\n",
 		}, ""},
-		{"the services of a namespace", "services -n ads", exitOK, []string{"SERVICE    TYPE       READY   MEMBERS\nads/mail   Headless   1/4     west\n"}, ""},
+		{"the services of a namespace", "services -n ads", exitOK, []string{"SERVICE    TYPE       READY   MEMBERS   LEFT OUT\nads/mail   Headless   1/4     west      north=overlap,south=NoService\n"}, ""},
 		{"those as JSON", "services --namespace ads -o json", exitOK, []string{`"namespace": "ads"`}, ""},
 		{"one service", "services shop/web", exitOK, []string{
 			"Name:          web.shop.svc.clusterset.local.\n", "Affinity:      ClientIP\n", "Ports:         http 80/TCP\n",

@@ -214,10 +214,10 @@ func leftOut(snapshot *mcs.Snapshot) (unusable, invalid map[topology.ClusterID]m
 	}
 	snapshot.Reports(func(_ mcs.ServiceKey, r *mcs.Report) bool {
 		for _, id := range r.NoService {
-			count(invalid, id, "NoService")
+			count(invalid, id, reasonNoService)
 		}
 		for _, id := range r.InvalidType {
-			count(invalid, id, "InvalidServiceType")
+			count(invalid, id, reasonInvalidType)
 		}
 		for _, u := range r.Unusable {
 			count(unusable, u.Cluster, string(u.Reason))
@@ -225,6 +225,30 @@ func leftOut(snapshot *mcs.Snapshot) (unusable, invalid map[topology.ClusterID]m
 		return true
 	})
 	return unusable, invalid
+}
+
+// The reasons for which an export exports nothing, as the ServiceExport condition Valid has them (mcs-api v1beta1).
+const (
+	reasonNoService   = "NoService"
+	reasonInvalidType = "InvalidServiceType"
+)
+
+// leftOutOf tells which members take no part in a service, or not with all that they have, and why; nil where all do.
+func leftOutOf(r mcs.Report) map[string]string {
+	if len(r.NoService)+len(r.InvalidType)+len(r.Unusable) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for _, id := range r.NoService {
+		out[string(id)] = reasonNoService
+	}
+	for _, id := range r.InvalidType {
+		out[string(id)] = reasonInvalidType
+	}
+	for _, u := range r.Unusable {
+		out[string(u.Cluster)] = string(u.Reason)
+	}
+	return out
 }
 
 // Services makes the document about all services.
@@ -248,9 +272,10 @@ func (c *Clusterset) Services() status.Services {
 }
 
 func (c *Clusterset) summarize(s *mcs.Service, snapshot *mcs.Snapshot, view *balance.View) status.ServiceSummary {
+	report := snapshot.Report(s.Key().Namespace, s.Key().Name)
 	out := status.ServiceSummary{
 		Namespace: s.Key().Namespace, Name: s.Key().Name, Type: s.Type.String(), Imported: s.Import != nil, Members: []string{},
-		Weights: c.policy.Weights(s, view), Conflicts: snapshot.Report(s.Key().Namespace, s.Key().Name).Conflicts.Reasons(),
+		Weights: c.policy.Weights(s, view), Conflicts: report.Conflicts.Reasons(), LeftOut: leftOutOf(report),
 	}
 	for i := range s.Members {
 		m := &s.Members[i]

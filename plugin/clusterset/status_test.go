@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -255,6 +256,44 @@ func TestServiceDocument(t *testing.T) {
 	}
 	if len(all.Matrix) != 2 || all.Matrix[0].Shares["east"] <= 0.5 {
 		t.Errorf("On average it is %+v", all.Matrix)
+	}
+}
+
+func TestServicesTellWhoIsLeftOut(t *testing.T) {
+	ownStore(t)
+	for _, tc := range []struct {
+		name           string
+		east, west     *mcs.Shard
+		leftOut, words map[string]string
+	}{
+		{"all take part", clusterIPShard("10.0.0.1"), clusterIPShard("10.1.0.1"), nil, nil},
+		{"an address that is not allowed", clusterIPShard("10.0.0.1"), clusterIPShard("192.0.2.1"), map[string]string{"west.eu": "not_allowed"}, map[string]string{"west.eu": "'allow'"}},
+		{"an export of nothing", &mcs.Shard{}, clusterIPShard("10.1.0.1"), map[string]string{"east": "NoService"}, map[string]string{"east": "no Service of this name"}},
+		{
+			"both", &mcs.Shard{}, clusterIPShard("10.1.0.1", "192.0.2.1"), map[string]string{"east": "NoService", "west.eu": "not_allowed"},
+			map[string]string{"east": "no Service of this name", "west.eu": "'allow'"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newQuietWorld(mcs.Scope{Members: []mcs.Member{{ID: "east"}, {ID: "west.eu", Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}})
+			w.ApplyShard("east", mcs.ServiceKey{Namespace: "shop", Name: "web"}, tc.east, time.Time{})
+			w.ApplyShard("west.eu", mcs.ServiceKey{Namespace: "shop", Name: "web"}, tc.west, time.Time{})
+			w.publish()
+			c := handlerOf(w, shopMembers)
+			all := c.Services().Services
+			if len(all) != 1 || !maps.Equal(all[0].LeftOut, tc.leftOut) {
+				t.Errorf("%+v, want one with %v", all, tc.leftOut)
+			}
+			one, _ := c.Service("shop", "web")
+			if len(one.Unusable) != len(tc.words) {
+				t.Errorf("%v in words", one.Unusable)
+			}
+			for id, words := range tc.words {
+				if !strings.Contains(one.Unusable[id], words) {
+					t.Errorf("%s: %q, want %q in it", id, one.Unusable[id], words)
+				}
+			}
+		})
 	}
 }
 

@@ -151,6 +151,8 @@ type ServiceSummary struct {
 	Total int `json:"total"`
 	// Conflicts are reasons of the ServiceExport condition Conflict (KEP-1645).
 	Conflicts []string `json:"conflicts,omitempty"`
+	// LeftOut are members that take no part, or not with all that they have, with the reason as Member.Unusable and Invalid have it.
+	LeftOut map[string]string `json:"leftOut,omitempty"`
 }
 
 // Service is the document at PathServices/NAMESPACE/NAME.
@@ -164,7 +166,7 @@ type Service struct {
 	ClientIPAffinity    bool           `json:"clientIPAffinity,omitempty"`
 	TrafficDistribution string         `json:"trafficDistribution,omitempty"`
 	Contributions       []Contribution `json:"contributions"`
-	// Unusable are members whose part is left out, or some of it, with the reason.
+	// Unusable are the members of LeftOut with the reason in words, and the remedy.
 	Unusable map[string]string `json:"unusable,omitempty"`
 	// Matrix says what share of the clients at each place each member gets.
 	Matrix []MatrixRow `json:"matrix"`

@@ -95,7 +95,7 @@ func newServicesTable(rows []*serviceRow, members []*memberRow, query url.Values
 	c := choice{query: query, sortBy: "sort", others: []string{"mq", "mstate", "msort"}}
 	t := servicesTable{Hidden: c.kept(), Text: c.get("q")}
 	t.Types = options(c.get("type"), [2]string{"", "any type"}, [2]string{"ClusterSetIP", "ClusterSetIP"}, [2]string{"Headless", "Headless"})
-	t.Only = options(c.get("only"), [2]string{"", "all"}, [2]string{"conflicts", "with conflicts"}, [2]string{"unready", "not all ready"}, [2]string{"down", "none ready"})
+	t.Only = options(c.get("only"), [2]string{"", "all"}, [2]string{"conflicts", "with conflicts"}, [2]string{"leftout", "with members left out"}, [2]string{"unready", "not all ready"}, [2]string{"down", "none ready"})
 	ids := [][2]string{{"", "any member"}}
 	for _, m := range members {
 		ids = append(ids, [2]string{m.ID, m.ID})
@@ -145,6 +145,9 @@ func newServiceRow(s *status.ServiceSummary) *serviceRow {
 	r.More = len(s.Members) - len(r.Parts)
 	if len(s.Conflicts) > 0 {
 		r.Marks = append(r.Marks, "conflicts")
+	}
+	if len(s.LeftOut) > 0 {
+		r.Marks = append(r.Marks, "leftout")
 	}
 	if s.Ready < s.Total {
 		r.Marks = append(r.Marks, "unready")

@@ -401,7 +401,7 @@ func TestServicesAreFilteredAndSorted(t *testing.T) {
 		{Namespace: "shop", Name: "web", Type: "ClusterSetIP", Members: []string{"m0", "m1"}, Ready: 9, Total: 10},
 		{Namespace: "shop", Name: "db", Type: "Headless", Members: []string{"m1"}, Ready: 0, Total: 3, Conflicts: []string{"TypeConflict"}},
 		{Namespace: "ads", Name: "web", Type: "ClusterSetIP", Members: []string{"m0", "m1", "m2"}, Ready: 20, Total: 20, Conflicts: []string{"PortConflict"}},
-		{Namespace: "ads", Name: "mail", Type: "Headless", Members: []string{"m10"}, Ready: 1, Total: 4},
+		{Namespace: "ads", Name: "mail", Type: "Headless", Members: []string{"m10"}, Ready: 1, Total: 4, LeftOut: map[string]string{"m2": "overlap"}},
 	}}
 	for _, row := range []struct{ name, query, want string }{
 		{"by name when nothing is asked", "", "ads/mail ads/web shop/db shop/web"},
@@ -419,6 +419,7 @@ func TestServicesAreFilteredAndSorted(t *testing.T) {
 		{"a member", "member=m1", "ads/web shop/db shop/web"},
 		{"no member whose id only begins like that", "member=m1&q=mail", ""},
 		{"conflicts", "only=conflicts", "ads/web shop/db"},
+		{"with members left out", "only=leftout", "ads/mail"},
 		{"not all ready", "only=unready", "ads/mail shop/db shop/web"},
 		{"none ready", "only=down", "shop/db"},
 		{"all filters and an order", "q=web&type=ClusterSetIP&member=m0&sort=-total", "ads/web shop/web"},
