@@ -550,8 +550,8 @@ func (m *model) check() {
 	if n := m.owners(); n != owners {
 		m.t.Errorf("The feed knows the owners of %d slices, want %d", n, owners)
 	}
-	if s, e := m.feed.size(); s != len(want) || e != endpoints {
-		m.t.Errorf("The feed counts %d services and %d endpoints, want %d and %d", s, e, len(want), endpoints)
+	if s, e := m.feed.size(); s != len(want) || e != endpoints || m.feed.kept != endpoints {
+		m.t.Errorf("The feed counts %d services and %d endpoints, and has room for all but %d, want %d and %d", s, e, m.feed.kept, len(want), endpoints)
 	}
 }
 

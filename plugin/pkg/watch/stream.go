@@ -152,9 +152,6 @@ func (d *eventDecoder) protobufEvent(size uint32) (watch.EventType, runtime.Obje
 	}
 	d.frame = d.frame[:size]
 	if _, err := io.ReadFull(&d.in, d.frame); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
 		return "", nil, err
 	}
 	kind, err := octetsOf(d.frame, eventType)

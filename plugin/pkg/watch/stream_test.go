@@ -234,6 +234,22 @@ func TestAWatchThatIsBrokenEnds(t *testing.T) {
 	}
 }
 
+// TestAWatchMayBeLongerThanAnyObject reads more in all than one object may have.
+func TestAWatchMayBeLongerThanAnyObject(t *testing.T) {
+	large := fullSlice("web", 1000)
+	for name, event := range map[string]string{
+		"in protobuf": frame(t, "MODIFIED", protobufOf(t, large)), "in JSON": line("MODIFIED", textOf(t, large)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := maxObject/len(event) + 10
+			got := sliceListing.takeAll(t, strings.NewReader(strings.Repeat(event, n)), func(e watch.Event) any { return e.Type })
+			if len(got) != n || got[n-1] != watch.Modified {
+				t.Errorf("%d events, the last %v, want %d", len(got), got[max(0, len(got)-1):], n)
+			}
+		})
+	}
+}
+
 // TestAnEventIsNotOverwrittenWhileItIsLookedAt looks at each event while those behind it are there already.
 func TestAnEventIsNotOverwrittenWhileItIsLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
