@@ -26,36 +26,44 @@ func (c *comparison) change(ctx context.Context, round Round) error {
 			return err
 		}
 	}
-	return nil
+	return c.bareChange(ctx, round)
 }
 
 func (c *comparison) changeOf(ctx context.Context, s subject, r *running, round Round) error {
 	if _, err := r.untilRight(ctx); err != nil {
 		return err
 	}
-	took, err := c.propagate(ctx, s, r)
+	return c.quietAndUpdating(ctx, s.name, round, func() ([]time.Duration, error) { return c.propagate(ctx, s, r) })
+}
+
+// quietAndUpdating has changes measured while there are no others, and while there are.
+func (c *comparison) quietAndUpdating(ctx context.Context, name string, round Round, measure func() ([]time.Duration, error)) error {
+	if err := c.collectGarbage(ctx); err != nil {
+		return err
+	}
+	took, err := measure()
 	if err != nil {
 		return err
 	}
-	round.set(s.name, changeMedian, micro(took, 0.5)/1e3)
-	round.set(s.name, change99, micro(took, 0.99)/1e3)
-	err = c.whileUpdating(ctx, s, round, func() error {
-		took, err = c.propagate(ctx, s, r)
+	round.set(name, changeMedian, micro(took, 0.5)/1e3)
+	round.set(name, change99, micro(took, 0.99)/1e3)
+	if err := c.collectGarbage(ctx); err != nil {
+		return err
+	}
+	err = c.whileUpdating(ctx, name, round, func() error {
+		took, err = measure()
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	round.set(s.name, changeChurnMedian, micro(took, 0.5)/1e3)
-	round.set(s.name, changeChurn99, micro(took, 0.99)/1e3)
+	round.set(name, changeChurnMedian, micro(took, 0.5)/1e3)
+	round.set(name, changeChurn99, micro(took, 0.99)/1e3)
 	return nil
 }
 
 // propagate makes changes of every kind that a subject shows, and returns how long they took, sorted.
 func (c *comparison) propagate(ctx context.Context, s subject, r *running) (took []time.Duration, err error) {
-	if err := c.collectGarbage(ctx); err != nil {
-		return nil, err
-	}
 	b, err := propagation.On(ctx, c.planes[everything.name], r.server, s.zone == clusterSetZone)
 	defer func() { err = errors.Join(err, b.Clear(ctx)) }()
 	if err != nil {

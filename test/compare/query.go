@@ -116,18 +116,18 @@ func (c *comparison) churn(ctx context.Context, round Round) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(c.calmAndChurn(ctx, s, r, round), r.stop()); err != nil {
+		if err := errors.Join(c.calmAndChurn(ctx, r, round), r.stop()); err != nil {
 			return err
 		}
 	}
 	return c.churnSimulated(ctx, round)
 }
 
-func (c *comparison) calmAndChurn(ctx context.Context, s subject, r *running, round Round) error {
+func (c *comparison) calmAndChurn(ctx context.Context, r *running, round Round) error {
 	if err := c.tolerate(r, c.calm(r, round)); err != nil {
 		return err
 	}
-	return c.whileUpdating(ctx, s, round, func() error {
+	return c.whileUpdating(ctx, r.name, round, func() error {
 		took, _, err := c.steady(r.port, changing(r.questions))
 		if err == nil {
 			round.set(r.name, churnMedian, micro(took, 0.5))
@@ -163,7 +163,7 @@ func warm(r *running, d time.Duration) error {
 
 // whileUpdating calls do while EndpointSlices of the last hundred services are written, of which one endpoint is ready
 // and not ready in turn. In the end all are ready again. How many updates there really were is a figure of the subject.
-func (c *comparison) whileUpdating(ctx context.Context, s subject, round Round, do func() error) error {
+func (c *comparison) whileUpdating(ctx context.Context, name string, round Round, do func() error) error {
 	client, err := kube.New(c.planes[everything.name])
 	if err != nil {
 		return err
@@ -200,7 +200,7 @@ func (c *comparison) whileUpdating(ctx context.Context, s subject, round Round, 
 	err = do()
 	stop()
 	writers.Wait()
-	round.set(s.name, updatesPerSecond, float64(written)/time.Since(begin).Seconds())
+	round.set(name, updatesPerSecond, float64(written)/time.Since(begin).Seconds())
 	err = errors.Join(append([]error{err}, errs...)...)
 	return errors.Join(err, each(ctx, world.Namespaces, func(ctx context.Context, i int) error {
 		return c.update(ctx, client, i, true)

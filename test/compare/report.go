@@ -94,6 +94,7 @@ func names() []string {
 	} {
 		all = append(all, s.name)
 	}
+	all = append(all, bareWatch)
 	for _, p := range peers {
 		all = append(all, p.name)
 	}
@@ -241,6 +242,7 @@ Who is compared:
   no Services; and *in our server*, where it gains by what ours does for all plugins.
 * *prebuilt records*: a CoreDNS plugin that has the records of all names in a map. *fixed record*: one that answers everything
   with the same record. Less than that, a plugin cannot cost.
+* *a bare watch*: who reads the events of EndpointSlices and does nothing with them. Sooner than that, no server can know of a change.
 * *kubeadm's chain*: the server block that kubeadm writes, in CoreDNS of its own project, asked about cluster.local, and the
   same with our stanza, in our server, asked about clusterset.local.
 * *Knot DNS* and *NSD*: what a server costs that is nothing but an authoritative one, with a zone file.
