@@ -39,7 +39,7 @@ func (c *Clusterset) Members() status.Members {
 	now, snapshot, view := time.Now(), c.world.snapshot.Load(), c.view.current(c)
 	out := status.Members{Version: status.Version, Server: c.server(now, snapshot), Members: []status.Member{}, Refused: []status.Refused{}}
 	listed := process.listed.Load()
-	unusable, invalid := leftOut(snapshot)
+	unusable, invalid := countLeftOut(snapshot)
 	for _, m := range c.everyMember() {
 		told := c.describeMember(&m, view, listed, now)
 		told.Unusable, told.Invalid = unusable[m.ID], invalid[m.ID]
@@ -203,54 +203,6 @@ func (c *Clusterset) healthOf(id topology.ClusterID, view *balance.View) status.
 	return out
 }
 
-// leftOut counts, by member and reason, the services that members take no part in, and exports that export nothing.
-func leftOut(snapshot *mcs.Snapshot) (unusable, invalid map[topology.ClusterID]map[string]int) {
-	unusable, invalid = map[topology.ClusterID]map[string]int{}, map[topology.ClusterID]map[string]int{}
-	count := func(in map[topology.ClusterID]map[string]int, id topology.ClusterID, reason string) {
-		if in[id] == nil {
-			in[id] = map[string]int{}
-		}
-		in[id][reason]++
-	}
-	snapshot.Reports(func(_ mcs.ServiceKey, r *mcs.Report) bool {
-		for _, id := range r.NoService {
-			count(invalid, id, reasonNoService)
-		}
-		for _, id := range r.InvalidType {
-			count(invalid, id, reasonInvalidType)
-		}
-		for _, u := range r.Unusable {
-			count(unusable, u.Cluster, string(u.Reason))
-		}
-		return true
-	})
-	return unusable, invalid
-}
-
-// The reasons for which an export exports nothing, as the ServiceExport condition Valid has them (mcs-api v1beta1).
-const (
-	reasonNoService   = "NoService"
-	reasonInvalidType = "InvalidServiceType"
-)
-
-// leftOutOf tells which members take no part in a service, or not with all that they have, and why; nil where all do.
-func leftOutOf(r mcs.Report) map[string]string {
-	if len(r.NoService)+len(r.InvalidType)+len(r.Unusable) == 0 {
-		return nil
-	}
-	out := map[string]string{}
-	for _, id := range r.NoService {
-		out[string(id)] = reasonNoService
-	}
-	for _, id := range r.InvalidType {
-		out[string(id)] = reasonInvalidType
-	}
-	for _, u := range r.Unusable {
-		out[string(u.Cluster)] = string(u.Reason)
-	}
-	return out
-}
-
 // Services makes the document about all services.
 func (c *Clusterset) Services() status.Services {
 	snapshot, view := c.world.snapshot.Load(), c.view.current(c)
@@ -315,11 +267,11 @@ func (c *Clusterset) Service(namespace, name string) (status.Service, bool) {
 		}
 		out.Contributions = append(out.Contributions, part)
 	}
-	for id, why := range unusableOf(snapshot.Report(namespace, name)) {
+	for id, reason := range out.LeftOut {
 		if out.Unusable == nil {
 			out.Unusable = map[string]string{}
 		}
-		out.Unusable[string(id)] = why
+		out.Unusable[id] = leftOutBecause(reason)
 	}
 	return out, true
 }

@@ -337,15 +337,13 @@ func uncount(r mcs.Report) {
 }
 
 func countInvalid(r mcs.Report, sign float64) {
-	for _, id := range r.NoService {
-		invalidExports.WithLabelValues(string(id), "NoService").Add(sign)
-	}
-	for _, id := range r.InvalidType {
-		invalidExports.WithLabelValues(string(id), "InvalidServiceType").Add(sign)
-	}
-	for _, u := range r.Unusable {
-		unusable.WithLabelValues(string(u.Cluster), string(u.Reason)).Add(sign)
-	}
+	eachLeftOut(r, func(id topology.ClusterID, reason string, valid bool) {
+		gauge := invalidExports
+		if valid {
+			gauge = unusable
+		}
+		gauge.WithLabelValues(string(id), reason).Add(sign)
+	})
 }
 
 // complaints count, by what is wrong, with how many services it is. What is wrong with a cluster is wrong with all that it exports:

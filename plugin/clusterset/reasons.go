@@ -118,31 +118,17 @@ func (e *explaining) describeLeftOut() {
 	if e.name.kind != serviceName && e.name.kind != belowName {
 		return
 	}
-	r := e.snapshot.Report(e.name.namespace, e.name.service)
-	for _, id := range slices.Sorted(maps.Keys(unusableOf(r))) {
-		there := slices.ContainsFunc(e.out.Candidates, func(c status.Candidate) bool { return c.Member == string(id) })
+	leftOut := leftOutOf(e.snapshot.Report(e.name.namespace, e.name.service))
+	for _, member := range slices.Sorted(maps.Keys(leftOut)) {
+		there := slices.ContainsFunc(e.out.Candidates, func(c status.Candidate) bool { return c.Member == member })
 		if !there {
+			id := topology.ClusterID(member)
 			st := e.view.Health.Status(id)
 			e.out.Candidates = append(e.out.Candidates, status.Candidate{
-				Member: string(id), Region: e.view.Regions[id], Health: st.State.String(), HealthReason: st.Reason, Tier: -1, Reason: unusableOf(r)[id],
+				Member: member, Region: e.view.Regions[id], Health: st.State.String(), HealthReason: st.Reason, Tier: -1, Reason: leftOutBecause(leftOut[member]),
 			})
 		}
 	}
-}
-
-// unusableOf says in words which clusters take no part in a service, or not with all that they have.
-func unusableOf(r mcs.Report) map[topology.ClusterID]string {
-	out := map[topology.ClusterID]string{}
-	for _, id := range r.NoService {
-		out[id] = "its export is invalid: it has no Service of this name"
-	}
-	for _, id := range r.InvalidType {
-		out[id] = "its export is invalid: a Service of type ExternalName cannot be exported"
-	}
-	for _, u := range r.Unusable {
-		out[u.Cluster] = unusableBecause[u.Reason]
-	}
-	return out
 }
 
 // verdict says in one sentence what is answered and why.
