@@ -57,13 +57,13 @@ type bare struct {
 }
 
 func watchBare(ctx context.Context, client kube.Client, name string) (*bare, error) {
-	slices := client.Core.DiscoveryV1()
-	list, err := slices.EndpointSlices("").List(ctx, metav1.ListOptions{Limit: 1})
+	api := client.Core.DiscoveryV1()
+	list, err := api.EndpointSlices("").List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	body, err := slices.RESTClient().Get().Resource("endpointslices").Param("watch", "true").Param("resourceVersion", list.ResourceVersion).
+	body, err := api.RESTClient().Get().Resource("endpointslices").Param("watch", "true").Param("resourceVersion", list.ResourceVersion).
 		SetHeader("Accept", "application/json").Stream(ctx)
 	if err != nil {
 		cancel()

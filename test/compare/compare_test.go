@@ -97,3 +97,22 @@ func TestParseGroups(t *testing.T) {
 		})
 	}
 }
+
+func TestInTurn(t *testing.T) {
+	tests := []struct {
+		name  string
+		round int
+		want  []string
+	}{
+		{"in the first round from the first on", 0, []string{"a", "b", "c"}},
+		{"in the second from the last on", 1, []string{"c", "b", "a"}},
+		{"in the third as in the first", 2, []string{"a", "b", "c"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := inTurn(test.round, "a", "b", "c"); !slices.Equal(got, test.want) {
+				t.Errorf("%v, want %v", got, test.want)
+			}
+		})
+	}
+}

@@ -122,3 +122,34 @@ func TestHoldUps(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatWasUnderWayInAHoldUpIsLeftOut asks two questions of which one was due before the end of a hold-up.
+func TestWhatWasUnderWayInAHoldUpIsLeftOut(t *testing.T) {
+	questions, err := Draw(200, func(i int) Service { return Service{fmt.Sprintf("svc%d.shop.svc.clusterset.local.", i), 0, "http"} }, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	questions = slices.DeleteFunc(questions, func(q Question) bool { return q.Rcode != dns.RcodeNameError })
+	g, err := NewGenerator(answering(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		_ = w.WriteMsg((&dns.Msg{}).SetRcode(r, dns.RcodeNameError)) // the asker may have gone
+	}), questions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	c, now := g.clients[0], time.Now()
+	g.holdUps.end = now
+	for _, due := range []time.Time{now.Add(-time.Millisecond), now} {
+		if err := g.ask(c, 1, due); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := now.Add(10 * time.Second); g.answered < 2; {
+		if _, err := g.receive(c); err != nil || time.Now().After(deadline) {
+			t.Fatal(g.answered, err)
+		}
+	}
+	if len(g.took) != 1 || g.voided != 1 {
+		t.Errorf("%d times and %d left out, want one each", len(g.took), g.voided)
+	}
+}

@@ -156,18 +156,18 @@ func (d *eventDecoder) protobufEvent(size uint32) (watch.EventType, runtime.Obje
 	}
 	kind, err := octetsOf(d.frame, eventType)
 	if err != nil {
-		return "", nil, err
+		return "", nil, unreadable(err)
 	}
 	object, err := octetsOf(d.frame, eventObject, rawOctets)
 	if err != nil {
-		return "", nil, err
+		return "", nil, unreadable(err)
 	}
 	object, enveloped := bytes.CutPrefix(object, protobufMagic)
 	if !enveloped {
 		return "", nil, errors.New("an object that is not in protobuf")
 	}
 	if object, err = octetsOf(object, unknownRaw); err != nil {
-		return "", nil, err
+		return "", nil, unreadable(err)
 	}
 	return d.protobufObject(watch.EventType(kind), object)
 }

@@ -149,7 +149,7 @@ func octetsOf(message []byte, path ...protowire.Number) ([]byte, error) {
 		for len(message) > 0 {
 			n, kind, size := protowire.ConsumeField(message)
 			if size < 0 {
-				return nil, unreadable(protowire.ParseError(size))
+				return nil, protowire.ParseError(size)
 			}
 			if n == number && kind == protowire.BytesType {
 				_, _, tag := protowire.ConsumeTag(message)
