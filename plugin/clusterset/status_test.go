@@ -297,6 +297,24 @@ func TestServicesTellWhoIsLeftOut(t *testing.T) {
 	}
 }
 
+func TestWhatIsLeftOutIsCountedByWhy(t *testing.T) {
+	w := newQuietWorld(mcs.Scope{Members: []mcs.Member{{ID: "east"}, {ID: "west", Namespaces: []string{"data"}}}})
+	external := clusterIPShard("10.0.0.1")
+	external.Service.ExternalName = true
+	for name, shard := range map[string]*mcs.Shard{"none": {}, "external": external, "good": clusterIPShard("10.0.0.2")} {
+		w.ApplyShard("east", mcs.ServiceKey{Namespace: "shop", Name: name}, shard, time.Time{})
+	}
+	w.ApplyShard("west", mcs.ServiceKey{Namespace: "shop", Name: "good"}, clusterIPShard("10.1.0.2"), time.Time{})
+	w.publish()
+	unusable, invalid := countLeftOut(w.snapshot.Load())
+	if want := map[string]int{"NoService": 1, "InvalidServiceType": 1}; !maps.Equal(invalid["east"], want) || len(invalid) != 1 {
+		t.Errorf("Invalid are %v, want %v of east", invalid, want)
+	}
+	if want := map[string]int{"namespace": 1}; !maps.Equal(unusable["west"], want) || len(unusable) != 1 {
+		t.Errorf("Unusable are %v, want %v of west", unusable, want)
+	}
+}
+
 // TestNothingSecretIsTold looks for credentials and paths in all documents.
 func TestNothingSecretIsTold(t *testing.T) {
 	ownStore(t)
