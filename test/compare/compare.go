@@ -66,6 +66,11 @@ func Run(ctx context.Context, o Options) (results *Results, err error) {
 	for range o.Rounds {
 		c.results.Rounds = append(c.results.Rounds, Round{})
 	}
+	if awake, err := measure.KeepAwake(); err == nil {
+		defer awake.Close()
+	} else {
+		c.results.Notes = append(c.results.Notes, fmt.Sprintf("Processors fell asleep between questions, and p99 says much about how they wake up: %s.", err))
+	}
 	for _, phase := range c.phases() {
 		if err := c.run(ctx, phase); err != nil {
 			return nil, err
@@ -176,7 +181,7 @@ func (c *comparison) startAll(ctx context.Context) error {
 		c.running = append(c.running, r)
 	}
 	all, missing, err := startPeers(ctx, c.Services)
-	c.running, c.results.Notes = append(c.running, all...), missing
+	c.running, c.results.Notes = append(c.running, all...), append(c.results.Notes, missing...)
 	return err
 }
 

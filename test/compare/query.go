@@ -83,13 +83,14 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 
 // latency measures how long answers take while the server has little to do.
 func (c *comparison) latency(_ context.Context, r *running, round Round) error {
-	took, leftOut, err := c.steady(r.port, r.questions)
+	l, err := c.steady(r.port, r.questions)
 	if err != nil {
 		return err
 	}
-	round.set(r.name, latencyMedian, micro(took, 0.5))
-	round.set(r.name, latency99, micro(took, 0.99))
-	round.set(r.name, questionsLeftOut, 100*leftOut)
+	round.set(r.name, latencyMedian, micro(l.Took, 0.5))
+	round.set(r.name, latency99, micro(l.Took, 0.99))
+	round.set(r.name, questionsLeftOut, 100*l.LeftOut)
+	round.set(r.name, timeStolen, 100*l.Stolen)
 	return nil
 }
 
@@ -98,8 +99,8 @@ func micro(took []time.Duration, share float64) float64 {
 	return float64(propagation.Result{Took: took}.Quantile(share).Nanoseconds()) / 1e3
 }
 
-// steady asks a server at the fixed rate and returns how long its answers took, sorted, and what share of them was left out.
-func (c *comparison) steady(port int, questions []measure.Question) (took []time.Duration, leftOut float64, err error) {
+// steady asks a server at the fixed rate.
+func (c *comparison) steady(port int, questions []measure.Question) (measure.Latencies, error) {
 	return measure.Steady(port, questions, rate, c.steadily())
 }
 
@@ -128,13 +129,19 @@ func (c *comparison) calmAndChurn(ctx context.Context, r *running, round Round) 
 		return err
 	}
 	return c.whileUpdating(ctx, r.name, round, func() error {
-		took, _, err := c.steady(r.port, changing(r.questions))
+		l, err := c.steady(r.port, changing(r.questions))
 		if err == nil {
-			round.set(r.name, churnMedian, micro(took, 0.5))
-			round.set(r.name, churn99, micro(took, 0.99))
+			round.underUpdates(r.name, l)
 		}
 		return c.tolerate(r, err)
 	})
+}
+
+func (r Round) underUpdates(name string, l measure.Latencies) {
+	r.set(name, churnMedian, micro(l.Took, 0.5))
+	r.set(name, churn99, micro(l.Took, 0.99))
+	r.set(name, churnLeftOut, 100*l.LeftOut)
+	r.set(name, churnStolen, 100*l.Stolen)
 }
 
 // calm measures the latency while nothing changes, of a server that has been asked for a while: what is made for a first answer is
@@ -143,11 +150,12 @@ func (c *comparison) calm(r *running, round Round) error {
 	if err := warm(r, c.Burst); err != nil {
 		return err
 	}
-	took, _, err := c.steady(r.port, r.questions)
+	l, err := c.steady(r.port, r.questions)
 	if err != nil {
 		return err
 	}
-	round.set(r.name, calm99, micro(took, 0.99))
+	round.set(r.name, calm99, micro(l.Took, 0.99))
+	round.set(r.name, calmStolen, 100*l.Stolen)
 	return nil
 }
 

@@ -153,3 +153,25 @@ func TestWhatWasUnderWayInAHoldUpIsLeftOut(t *testing.T) {
 		t.Errorf("%d times and %d left out, want one each", len(g.took), g.voided)
 	}
 }
+
+func TestBetterLatencies(t *testing.T) {
+	tests := []struct {
+		name      string
+		l, others Latencies
+		want      bool
+	}{
+		{"less stolen is better", Latencies{Stolen: 0.01}, Latencies{Stolen: 0.02}, true},
+		{"as much is not", Latencies{Stolen: 0.01}, Latencies{Stolen: 0.01}, false},
+		{"what is left out does not count while it is not most", Latencies{Stolen: 0.01, LeftOut: 0.5}, Latencies{Stolen: 0.02}, true},
+		{"with most left out it is worse", Latencies{LeftOut: 0.51}, Latencies{Stolen: 0.02}, false},
+		{"and better than one of the kind", Latencies{Stolen: 0.02, LeftOut: 0.5}, Latencies{LeftOut: 0.51}, true},
+		{"of two with most left out, the one with less stolen", Latencies{Stolen: 0.01, LeftOut: 0.9}, Latencies{Stolen: 0.02, LeftOut: 0.6}, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.l.better(test.others); got != test.want {
+				t.Errorf("%t, want %t", got, test.want)
+			}
+		})
+	}
+}

@@ -21,17 +21,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pin lets a thread run on one processor only, 0 being the calling thread. The processor is counted among those that this
-// process may use; if that is one, nothing is pinned.
-func pin(thread, processor int) error {
+// pin lets a thread run on some processors only, 0 being the calling thread. They are counted among those that this process
+// may use; if that is one, nothing is pinned.
+func pin(thread int, some ...int) error {
 	usable, err := processors()
 	if err != nil || len(usable) < 2 {
 		return err
 	}
 	var set unix.CPUSet
-	set.Set(usable[processor])
+	for _, processor := range some {
+		set.Set(usable[processor])
+	}
 	if err := unix.SchedSetaffinity(thread, &set); err != nil {
-		return fmt.Errorf("pin thread %d to processor %d: %w", thread, usable[processor], err)
+		return fmt.Errorf("pin thread %d to processors %d: %w", thread, some, err)
 	}
 	return nil
 }
@@ -50,9 +52,9 @@ var processors = sync.OnceValues(func() (usable []int, err error) {
 	return usable, nil
 })
 
-// PinProcess pins all threads of a process. New threads are where those that make them are, so it looks until it finds
+// PinProcess pins all threads of a process, to processors counted among those that this one may use. New threads are where those that make them are, so it looks until it finds
 // no more.
-func PinProcess(pid, processor int) error {
+func PinProcess(pid int, some ...int) error {
 	pinned := map[int]bool{}
 	for {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -65,7 +67,7 @@ func PinProcess(pid, processor int) error {
 			if err != nil || pinned[thread] {
 				continue
 			}
-			if err := pin(thread, processor); err != nil && !errors.Is(err, unix.ESRCH) {
+			if err := pin(thread, some...); err != nil && !errors.Is(err, unix.ESRCH) {
 				return err
 			}
 			pinned[thread] = true
@@ -74,6 +76,23 @@ func PinProcess(pid, processor int) error {
 			return nil
 		}
 	}
+}
+
+// Aside calls do while all of this process is on the processor of who asks: what it does meanwhile takes nothing from a server
+// that is pinned to the other.
+func Aside(do func() error) error {
+	usable, err := processors()
+	if err != nil {
+		return err
+	}
+	all := make([]int, len(usable))
+	for i := range all {
+		all[i] = i
+	}
+	if err = PinProcess(os.Getpid(), askerProcessor); err == nil {
+		err = do()
+	}
+	return errors.Join(err, PinProcess(os.Getpid(), all...))
 }
 
 // CPUTime returns how long the processors have worked for a process so far, user and system.

@@ -296,9 +296,11 @@ func (s *scale) load(ctx context.Context, b *bench, questions []measure.Question
 			return err
 		}
 		began := time.Now()
-		if l.took, _, err = measure.Steady(b.server.Port("DNS"), questions, rate, s.Burst); err != nil {
+		steady, err := measure.Steady(b.server.Port("DNS"), questions, rate, s.Burst)
+		if err != nil {
 			return err
 		}
+		l.took = steady.Took
 		after, err := measure.Waited(b.server.PID())
 		l.waited = (after - before).Seconds() / time.Since(began).Seconds()
 		return err
