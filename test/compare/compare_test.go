@@ -66,7 +66,7 @@ func TestCells(t *testing.T) {
 		{"more is missed", row{what: "x", unit: "us", bound: 1.5, of: value(a, cpuPerQuery)}, rounds(15.4), []string{"x", "15.4 us", "15.4 to 15.4", "1.50 us", "**missed**"}},
 		{"less than before is below every bound", row{what: "x", bound: 1, of: difference(a, b, cpuPerQuery)}, rounds(5), []string{"x", "-5.00", "-5.00 to -5.00", "1.00", "met"}},
 		{"a row may have no bound", row{what: "x", of: value(a, cpuPerQuery)}, rounds(1, 2), []string{"x", "1.50", "1.00 to 2.00", "", ""}},
-		{"what was not measured says so", row{what: "x", bound: 1, of: value(b, latency99)}, rounds(1), []string{"x", "-", "", "1.00", "not measured"}},
+		{"what was not measured says so", row{what: "x", bound: 1, of: value(b, quietly.p99)}, rounds(1), []string{"x", "-", "", "1.00", "not measured"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -93,6 +93,24 @@ func TestParseGroups(t *testing.T) {
 			got, err := ParseGroups(test.text)
 			if !slices.Equal(got, test.want) || (err != nil) != test.bad {
 				t.Errorf("%v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestCollecting(t *testing.T) {
+	tests := []struct {
+		name, log string
+		want      time.Duration
+	}{
+		{"what was printed of two collections is added", "[INFO] ready\ngc 1 @0.025s 5%: 0.014+5.9+0.006 ms clock, 0.1+1.5/0.27/0+0.007 ms cpu\ngc 2 @1s 12%: 1+2+3 ms clock\n", 11920 * time.Microsecond},
+		{"a line that only ends so is none", "[INFO] gc 1 @0.025s 5%: 1+2+3 ms clock\n", 0},
+		{"nothing is collected by who says nothing", "", 0},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := collecting(test.log); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
 			}
 		})
 	}

@@ -83,14 +83,11 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 
 // latency measures how long answers take while the server has little to do.
 func (c *comparison) latency(_ context.Context, r *running, round Round) error {
-	l, err := c.steady(r.port, r.questions)
+	t, err := r.steady(r.questions, c.steadily())
 	if err != nil {
 		return err
 	}
-	round.set(r.name, latencyMedian, micro(l.Took, 0.5))
-	round.set(r.name, latency99, micro(l.Took, 0.99))
-	round.set(r.name, questionsLeftOut, 100*l.LeftOut)
-	round.set(r.name, timeStolen, 100*l.Stolen)
+	round.setTimely(r.name, quietly, t)
 	return nil
 }
 
@@ -99,9 +96,21 @@ func micro(took []time.Duration, share float64) float64 {
 	return float64(propagation.Result{Took: took}.Quantile(share).Nanoseconds()) / 1e3
 }
 
+// times are what asking at the fixed rate has shown.
+type times struct {
+	measure.Latencies
+	// collecting is the share of the time in which the server collected garbage; collects is whether it is one that says so.
+	collecting float64
+	collects   bool
+}
+
 // steady asks a server at the fixed rate.
-func (c *comparison) steady(port int, questions []measure.Question) (measure.Latencies, error) {
-	return measure.Steady(port, questions, rate, c.steadily())
+func (r *running) steady(questions []measure.Question, d time.Duration) (t times, err error) {
+	t.collects = r.server != nil
+	began, already := time.Now(), collecting(r.log())
+	t.Latencies, err = measure.Steady(r.port, questions, rate, d)
+	t.collecting = (collecting(r.log()) - already).Seconds() / time.Since(began).Seconds()
+	return t, err
 }
 
 // steadily is how long a server is asked at the fixed rate: so little garbage is made meanwhile that it is collected every few
@@ -129,19 +138,12 @@ func (c *comparison) calmAndChurn(ctx context.Context, r *running, round Round) 
 		return err
 	}
 	return c.whileUpdating(ctx, r.name, round, func() error {
-		l, err := c.steady(r.port, changing(r.questions))
+		t, err := r.steady(changing(r.questions), c.steadily())
 		if err == nil {
-			round.underUpdates(r.name, l)
+			round.setTimely(r.name, underUpdates, t)
 		}
 		return c.tolerate(r, err)
 	})
-}
-
-func (r Round) underUpdates(name string, l measure.Latencies) {
-	r.set(name, churnMedian, micro(l.Took, 0.5))
-	r.set(name, churn99, micro(l.Took, 0.99))
-	r.set(name, churnLeftOut, 100*l.LeftOut)
-	r.set(name, churnStolen, 100*l.Stolen)
 }
 
 // calm measures the latency while nothing changes, of a server that has been asked for a while: what is made for a first answer is
@@ -150,12 +152,11 @@ func (c *comparison) calm(r *running, round Round) error {
 	if err := warm(r, c.Burst); err != nil {
 		return err
 	}
-	l, err := c.steady(r.port, r.questions)
+	t, err := r.steady(r.questions, c.steadily())
 	if err != nil {
 		return err
 	}
-	round.set(r.name, calm99, micro(l.Took, 0.99))
-	round.set(r.name, calmStolen, 100*l.Stolen)
+	round.setTimely(r.name, before, t)
 	return nil
 }
 

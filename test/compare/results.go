@@ -13,16 +13,6 @@ const (
 	queriesPerSecond    figure = "queries/s"
 	allocationsPerQuery figure = "allocations per query"
 	octetsPerQuery      figure = "octets per query"
-	latencyMedian       figure = "p50 us"
-	latency99           figure = "p99 us"
-	questionsLeftOut    figure = "left out, %"
-	timeStolen          figure = "stolen, %"
-	calm99              figure = "p99 us before"
-	calmStolen          figure = "stolen before, %"
-	churnMedian         figure = "p50 us under updates"
-	churn99             figure = "p99 us under updates"
-	churnLeftOut        figure = "left out under updates, %"
-	churnStolen         figure = "stolen under updates, %"
 	updatesPerSecond    figure = "updates/s"
 	changeMedian        figure = "change, p50 ms"
 	change99            figure = "change, p99 ms"
@@ -36,12 +26,40 @@ const (
 	heapPerService      figure = "live heap per service, kB"
 )
 
+// timely are the figures of a server that is asked at a fixed rate.
+type timely struct{ median, p99, leftOut, stolen, collecting figure }
+
+func (t timely) all() []figure { return []figure{t.median, t.p99, t.leftOut, t.stolen, t.collecting} }
+
+// They are measured beside others that wait, and alone, before and under updates.
+var (
+	quietly = timely{"p50 us", "p99 us", "left out, %", "stolen, %", "collecting garbage, %"}
+	before  = timely{
+		"p50 us before", "p99 us before", "left out before, %", "stolen before, %", "collecting garbage before, %",
+	}
+	underUpdates = timely{
+		"p50 us under updates", "p99 us under updates", "left out under updates, %", "stolen under updates, %",
+		"collecting garbage under updates, %",
+	}
+)
+
 // Round holds what was measured in a round, by subject and figure.
 type Round map[key]float64
 
 type key struct {
 	subject string
 	figure  figure
+}
+
+// setTimely sets the figures of a server that was asked at a fixed rate.
+func (r Round) setTimely(subject string, f timely, t times) {
+	r.set(subject, f.median, micro(t.Took, 0.5))
+	r.set(subject, f.p99, micro(t.Took, 0.99))
+	r.set(subject, f.leftOut, 100*t.LeftOut)
+	r.set(subject, f.stolen, 100*t.Stolen)
+	if t.collects {
+		r.set(subject, f.collecting, 100*t.collecting)
+	}
 }
 
 func (r Round) set(subject string, f figure, value float64) { r[key{subject, f}] = value }

@@ -77,7 +77,7 @@ func simulate(ctx context.Context, p programs, services int) (s *simulation, err
 	for i := range w.Members {
 		names = append(names, w.Cluster(i))
 	}
-	started, err := server.Start(ctx, p.coredns, Simulated(names, kubeconfigs), server.Options{Env: []string{"GOMAXPROCS=1"}})
+	started, err := server.Start(ctx, p.coredns, Simulated(names, kubeconfigs), server.Options{Env: onOneProcessor})
 	if err != nil {
 		return s, err
 	}
@@ -124,11 +124,11 @@ func (s *simulation) churn(ctx context.Context, d time.Duration, round Round) er
 		updates int
 	)
 	began := time.Now()
-	var l measure.Latencies
+	var t times
 	// What the clusters do, they do elsewhere.
 	err := measure.Aside(func() (err error) {
 		running.Go(func() { updates = s.clusters.Update(updating, simulatedUpdates) })
-		l, err = measure.Steady(s.port, s.questions, rate, d)
+		t, err = s.steady(s.questions, d)
 		stop()
 		running.Wait()
 		return err
@@ -137,6 +137,6 @@ func (s *simulation) churn(ctx context.Context, d time.Duration, round Round) er
 	if err != nil {
 		return err
 	}
-	round.underUpdates(s.name, l)
+	round.setTimely(s.name, underUpdates, t)
 	return nil
 }

@@ -188,10 +188,12 @@ func (s subject) start(ctx context.Context, p programs, planes planes, services 
 	}, nil
 }
 
+// onOneProcessor is the environment of a server that is pinned: what it would do on a second processor, it does on the first.
+var onOneProcessor = []string{"GOMAXPROCS=1", traceGarbage}
+
 // startPinned runs a subject on the processor of servers, and returns when it answers right.
 func (s subject) startPinned(ctx context.Context, p programs, planes planes, services int) (*running, error) {
-	// What a server would do on a second processor, it does on the first: figures are those of one.
-	r, err := s.start(ctx, p, planes, services, "GOMAXPROCS=1")
+	r, err := s.start(ctx, p, planes, services, onOneProcessor...)
 	if err != nil {
 		return nil, err
 	}
