@@ -83,7 +83,7 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 
 // latency measures how long answers take while the server has little to do.
 func (c *comparison) latency(_ context.Context, r *running, round Round) error {
-	t, err := r.steady(r.questions, c.steadily())
+	t, err := r.alone(func() (times, error) { return r.steady(r.questions, c.steadily()) })
 	if err != nil {
 		return err
 	}
@@ -102,6 +102,15 @@ type times struct {
 	// collecting is the share of the time in which the server collected garbage; collects is whether it is one that says so.
 	collecting float64
 	collects   bool
+}
+
+// alone measures while nothing but the server is on its processor: control planes and servers that wait do something now and then.
+func (r *running) alone(do func() (times, error)) (t times, err error) {
+	err = measure.Aside(func() (err error) {
+		t, err = do()
+		return err
+	}, measure.Family(r.pid)...)
+	return t, err
 }
 
 // steady asks a server at the fixed rate.
@@ -152,7 +161,7 @@ func (c *comparison) calm(r *running, round Round) error {
 	if err := warm(r, c.Burst); err != nil {
 		return err
 	}
-	t, err := r.steady(r.questions, c.steadily())
+	t, err := r.alone(func() (times, error) { return r.steady(r.questions, c.steadily()) })
 	if err != nil {
 		return err
 	}

@@ -265,12 +265,13 @@ the rest for A records of services drawn at random. The answers are checked.
   limit for less than two.
 * No processor sleeps while nothing is to be done, if the user is root: one of a virtual machine comes back when its host
   likes, and half of p50 at 5,000 questions per second was that.
-* While one is asked, the others wait, and do nothing: their clusters do not change. Under updates, at a change and at a start,
-  nothing runs but the one that is measured, and the control planes that it needs.
+* While one is asked, the others wait, and their clusters do not change. What they and the control planes do all the same, they
+  do on the processor of who asks. Under updates, at a change and at a start, nothing runs but the one that is measured, and the
+  control planes that it needs; under updates these use both processors.
 * Under updates: EndpointSlices of 100 services are written through the API at the same time. An API server takes about 200
   a second beside others on one machine; *ours, 10 simulated members* watches ten clusters that are simulated (see
   [test/members](../members)), with as many services in all, of which 1,000 EndpointSlices a second change, one after the other.
-  They have the processor of who asks.
+  They are on the processor of who asks.
 * A change: from the API server's reply to a change until an answer shows it; a change is an endpoint, the port of a Service,
   and for ours a new export and one taken back. The server may use every processor. Who asks waits 0.1 ms between an answer and
   the next question.

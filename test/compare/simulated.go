@@ -124,14 +124,12 @@ func (s *simulation) churn(ctx context.Context, d time.Duration, round Round) er
 		updates int
 	)
 	began := time.Now()
-	var t times
-	// What the clusters do, they do elsewhere.
-	err := measure.Aside(func() (err error) {
+	t, err := s.alone(func() (times, error) {
 		running.Go(func() { updates = s.clusters.Update(updating, simulatedUpdates) })
-		t, err = s.steady(s.questions, d)
+		t, err := s.steady(s.questions, d)
 		stop()
 		running.Wait()
-		return err
+		return t, err
 	})
 	round.set(s.name, updatesPerSecond, float64(updates)/time.Since(began).Seconds())
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,19 +22,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pin lets a thread run on some processors only, 0 being the calling thread. They are counted among those that this process
-// may use; if that is one, nothing is pinned.
-func pin(thread int, some ...int) error {
+// pin lets a thread run on one processor only, 0 being the calling thread. The processor is counted among those that this
+// process may use; if that is one, nothing is pinned.
+func pin(thread, processor int) error {
 	usable, err := processors()
 	if err != nil || len(usable) < 2 {
 		return err
 	}
 	var set unix.CPUSet
-	for _, processor := range some {
-		set.Set(usable[processor])
-	}
+	set.Set(usable[processor])
 	if err := unix.SchedSetaffinity(thread, &set); err != nil {
-		return fmt.Errorf("pin thread %d to processors %d: %w", thread, some, err)
+		return fmt.Errorf("pin thread %d to processor %d: %w", thread, usable[processor], err)
 	}
 	return nil
 }
@@ -52,47 +51,65 @@ var processors = sync.OnceValues(func() (usable []int, err error) {
 	return usable, nil
 })
 
-// PinProcess pins all threads of a process, to processors counted among those that this one may use. New threads are where those that make them are, so it looks until it finds
-// no more.
-func PinProcess(pid int, some ...int) error {
-	pinned := map[int]bool{}
+// PinProcess pins all threads of a process to a processor, counted among those that this one may use.
+func PinProcess(pid, processor int) error {
+	return eachThread(pid, func(thread int) error { return pin(thread, processor) })
+}
+
+// eachThread calls do with all threads of a process. New threads are where those that make them are, so it looks until it finds no
+// more. What ends meanwhile is no error.
+func eachThread(pid int, do func(thread int) error) error {
+	done := map[int]bool{}
 	for {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if err != nil {
 			return err
 		}
-		before := len(pinned)
+		before := len(done)
 		for _, entry := range entries {
 			thread, err := strconv.Atoi(entry.Name())
-			if err != nil || pinned[thread] {
+			if err != nil || done[thread] {
 				continue
 			}
-			if err := pin(thread, some...); err != nil && !errors.Is(err, unix.ESRCH) {
+			if err := do(thread); err != nil && !errors.Is(err, unix.ESRCH) {
 				return err
 			}
-			pinned[thread] = true
+			done[thread] = true
 		}
-		if len(pinned) == before {
+		if len(done) == before {
 			return nil
 		}
 	}
 }
 
-// Aside calls do while all of this process is on the processor of who asks: what it does meanwhile takes nothing from a server
-// that is pinned to the other.
-func Aside(do func() error) error {
-	usable, err := processors()
-	if err != nil {
-		return err
+// Aside calls do while this process and all that it has started, but for those whose ids are given, are on the processor of who asks.
+// What they do takes nothing from a server on the other meanwhile. Afterwards they are where they were.
+func Aside(do func() error, but ...int) error {
+	var back []func() error
+	put := func(pid int) error {
+		var was unix.CPUSet
+		if err := unix.SchedGetaffinity(pid, &was); err != nil {
+			return fmt.Errorf("look where process %d may run: %w", pid, err)
+		}
+		back = append(back, func() error {
+			return eachThread(pid, func(thread int) error { return unix.SchedSetaffinity(thread, &was) })
+		})
+		return PinProcess(pid, askerProcessor)
 	}
-	all := make([]int, len(usable))
-	for i := range all {
-		all[i] = i
+	var errs []error
+	for _, pid := range Family(os.Getpid()) {
+		if !slices.Contains(but, pid) {
+			errs = append(errs, put(pid))
+		}
 	}
-	if err = PinProcess(os.Getpid(), askerProcessor); err == nil {
+	err := errors.Join(errs...)
+	if err == nil {
 		err = do()
 	}
-	return errors.Join(err, PinProcess(os.Getpid(), all...))
+	for _, one := range back {
+		err = errors.Join(err, one())
+	}
+	return err
 }
 
 // CPUTime returns how long the processors have worked for a process so far, user and system.
