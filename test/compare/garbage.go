@@ -4,7 +4,6 @@ package compare
 
 import (
 	"regexp"
-	"strings"
 	"time"
 )
 
@@ -19,7 +18,7 @@ var collection = regexp.MustCompile(`(?m)^gc \d+ @[\d.]+s \d+%: ([\d.]+)\+([\d.]
 func collecting(log string) (sum time.Duration) {
 	for _, match := range collection.FindAllStringSubmatch(log, -1) {
 		for _, ms := range match[1:] {
-			d, err := time.ParseDuration(strings.TrimSuffix(ms, ".") + "ms")
+			d, err := time.ParseDuration(ms + "ms")
 			if err != nil {
 				continue // digits and points that are no number
 			}

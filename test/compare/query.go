@@ -83,12 +83,16 @@ func (c *comparison) cost(ctx context.Context, r *running, round Round) error {
 
 // latency measures how long answers take while the server has little to do.
 func (c *comparison) latency(_ context.Context, r *running, round Round) error {
+	return c.atRate(r, round, quietly)
+}
+
+// atRate measures the latency of a server that is alone on its processor, at the fixed rate.
+func (c *comparison) atRate(r *running, round Round, f timely) error {
 	t, err := r.alone(func() (times, error) { return r.steady(r.questions, c.steadily()) })
-	if err != nil {
-		return err
+	if err == nil {
+		round.setTimely(r.name, f, t)
 	}
-	round.setTimely(r.name, quietly, t)
-	return nil
+	return err
 }
 
 // micro returns a quantile in microseconds.
@@ -161,12 +165,7 @@ func (c *comparison) calm(r *running, round Round) error {
 	if err := warm(r, c.Burst); err != nil {
 		return err
 	}
-	t, err := r.alone(func() (times, error) { return r.steady(r.questions, c.steadily()) })
-	if err != nil {
-		return err
-	}
-	round.setTimely(r.name, before, t)
-	return nil
+	return c.atRate(r, round, before)
 }
 
 // warm asks a server as fast as it answers.

@@ -3,11 +3,14 @@
 package measure
 
 import (
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,14 +64,20 @@ func affinity(t *testing.T, pid int) (set unix.CPUSet) {
 	return set
 }
 
-func TestStolenOnlyGrows(t *testing.T) {
-	before, err := stolen()
-	if err != nil {
+func TestStolen(t *testing.T) {
+	proc := t.TempDir()
+	text := "cpu  10 0 10 10 0 0 0 60 0 0\ncpu0 5 0 5 5 0 0 0 17 0 0\ncpu1 5 0 5 5 0 0 0 43 0 0\n"
+	if err := os.WriteFile(filepath.Join(proc, "stat"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	after, err := stolen()
-	if err != nil || after < before || before < 0 {
-		t.Errorf("%s, then %s, %v", before, after, err)
+	if got, err := stolenFrom(proc, 1); got != 430*time.Millisecond || err != nil {
+		t.Errorf("of the second processor %s, %v, want 430ms", got, err)
+	}
+	if _, err := stolenFrom(t.TempDir(), 1); err == nil {
+		t.Error("no error where nothing is told")
+	}
+	if _, err := stolen(); err != nil {
+		t.Errorf("on this machine: %v", err)
 	}
 }
 
@@ -80,6 +89,13 @@ func TestKeepAwake(t *testing.T) {
 			t.Error(err)
 		}
 		return
+	}
+	// Who reads there is told what holds for all.
+	told, err := os.ReadFile(latencyFile)
+	if len(told) < 4 {
+		t.Errorf("what holds is %x, %v", told, err)
+	} else if holds := binary.NativeEndian.Uint32(told); holds != 0 {
+		t.Errorf("processors may need %d us to wake up, want 0", holds)
 	}
 	if err := awake.Close(); err != nil {
 		t.Error(err)

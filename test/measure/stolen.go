@@ -16,7 +16,12 @@ func stolen() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	fs, err := procfs.NewDefaultFS()
+	return stolenFrom(procfs.DefaultMountPoint, usable[ServerProcessor])
+}
+
+// stolenFrom takes it from a folder like /proc, for a processor by the number that it has there.
+func stolenFrom(proc string, processor int) (time.Duration, error) {
+	fs, err := procfs.NewFS(proc)
 	if err != nil {
 		return 0, fmt.Errorf("read what the host has taken: %w", err)
 	}
@@ -25,5 +30,5 @@ func stolen() (time.Duration, error) {
 		return 0, fmt.Errorf("read what the host has taken: %w", err)
 	}
 	// The library has seconds.
-	return time.Duration(stat.CPU[int64(usable[ServerProcessor])].Steal * float64(time.Second)).Round(time.Millisecond), nil
+	return time.Duration(stat.CPU[int64(processor)].Steal * float64(time.Second)).Round(time.Millisecond), nil
 }

@@ -244,10 +244,11 @@ column compares the largest world with the smallest. Live heap does not depend o
 * CPU per update: what the process uses while nobody asks.
 * Queries: from here on the server has one processor, who asks another one, the members both. p50 and p99 are those at 5,000
   questions per second, from the moment at which a question was due, without those during which who asks had no processor;
-  queries/s is what is answered as fast as it goes, and CPU per query what that costs the server's process, with the updates that come meanwhile. Where queries/s falls and CPU per query
-  does not rise, others had the processor. So they had where the server waited long for its processor: of three times, that
-  counts in which it waited least. Its own threads wait for each other too, for a tenth of the time when there are no updates;
-  with much more than that, queries/s, p50 and p99 say more about the machine than about the server.
+  queries/s is what is answered as fast as it goes, and CPU per query what that costs the server's process, with the updates that
+  come meanwhile. Where queries/s falls and CPU per query does not rise, others had the processor. So they had where the server
+  waited long for its processor: of three times, that counts in which it waited least. Its own threads wait for each other too,
+  for a tenth of the time when there are no updates; with much more than that, queries/s, p50 and p99 say more about the machine
+  than about the server.
 * The return of an API server: many servers watch one cluster that goes away without a word, refuses connections for a while,
   and comes back without a memory of what happened before. They are members of one process that are all this
   cluster, each with a connection of its own. Requests are all but watches; lists are requests.
