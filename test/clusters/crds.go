@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/mcs-api/config/crd"
 )
 
@@ -91,11 +92,49 @@ func (c *Cluster) DeleteCRDs(ctx context.Context) error {
 			return fmt.Errorf("delete CRD %s of cluster %s: %w", resource, c.name, err)
 		}
 	}
+	if err := c.untilFinalized(ctx); err != nil {
+		return err
+	}
 	versions, err := NoCRDs.serves()
 	if err != nil {
 		return err
 	}
 	return c.untilServed(ctx, versions)
+}
+
+// untilFinalized waits until the API server has forgotten the deleted CRDs. One that it could not finalize at once, as when
+// it was just restarted and has not read what is stored ("storage is (re)initializing"), it takes up again when something
+// but its own condition is changed in it, or after five minutes. So something is.
+func (c *Cluster) untilFinalized(ctx context.Context) error {
+	const every = 25 // tries: half a second
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	crds := c.dynamic.Resource(crdResource)
+	try := 0
+	err := poll(ctx, func(ctx context.Context) error {
+		var errs []error
+		try++
+		for _, resource := range mcsResources {
+			object, err := crds.Get(ctx, resource+"."+mcsGroup, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err == nil && try%every == 0 {
+				touch := fmt.Appendf(nil, `{"metadata": {"annotations": {"%s/try": "%d"}}}`, fieldManager, try)
+				_, err = crds.Patch(ctx, object.GetName(), types.MergePatchType, touch, metav1.PatchOptions{})
+			}
+			if err == nil {
+				conditions, _, _ := unstructured.NestedSlice(object.Object, "status", "conditions")
+				err = fmt.Errorf("CRD %s is still there: %v", object.GetName(), conditions)
+			}
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the end of the CRDs of cluster %s: %w", c.name, err)
+	}
+	return nil
 }
 
 // setServed sets the served versions of a CRD and stores the newest of them. A version that is not served stays in the

@@ -84,8 +84,8 @@ func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 func TestMemberWithoutTheAPI(t *testing.T) {
 	const service = "versions-north"
-	must(t, north.ApplyCRDs(t.Context(), clusters.NoCRDs))
 	t.Cleanup(func() { must(t, north.ApplyCRDs(context.Background(), clusters.V1Beta1AndV1Alpha1)) })
+	must(t, north.ApplyCRDs(t.Context(), clusters.NoCRDs))
 	export(t, east, "versions-east", "10.1.0.1")
 	_, err := north.Create(t.Context(), kube.Simple{Namespace: namespace, Name: service, Headless: true, Addresses: []string{"10.3.0.1"}})
 	must(t, err)
