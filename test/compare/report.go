@@ -254,9 +254,9 @@ the rest for A records of services drawn at random. The answers are checked.
 
 * A query: the server has one processor, who asks has another, if there are two. CPU is what the server's process has used,
   user and system, divided by the answers, while 8 clients have 16 questions each under way. p50 and p99 are those at 5,000
-  questions per second for 6 seconds, in which garbage is collected once or more, from the moment at which a question was due.
-  Who asks never waits, and so can tell when it had no processor for more than 0.25 ms: questions that were due or under way
-  then say nothing about the server, and are left out. When the host of a virtual machine has taken the server's processor
+  questions per second for 6 seconds, in which garbage is collected once or more, from the moment at which a question was asked
+  until the kernel had the answer. Questions that were due while the one who asks had no processor for more than 0.25 ms are
+  left out. When the host of a virtual machine has taken the server's processor
   for more than 0.3 % of the time ("stolen", in steps of 10 ms) the server is asked again, up to three times in all, and the
   time with the least of that counts. With more than 1 %, p99 is the host's.
 * "Collecting garbage" is the share of that time in which a server of Go did so, by what it prints itself (gctrace). With one
@@ -271,7 +271,7 @@ the rest for A records of services drawn at random. The answers are checked.
 * Under updates: EndpointSlices of 100 services are written through the API at the same time. An API server takes about 200
   a second beside others on one machine; *ours, 10 simulated members* watches ten clusters that are simulated (see
   [test/members](../members)), with as many services in all, of which 1,000 EndpointSlices a second change, one after the other.
-  They are on the processor of who asks.
+  They are on the processor of who asks, and go first there: held up, they would do in a heap what is due one by one.
 * A change: from the API server's reply to a change until an answer shows it; a change is an endpoint, the port of a Service,
   and for ours a new export and one taken back. The server may use every processor. Who asks waits 0.1 ms between an answer and
   the next question.

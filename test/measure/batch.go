@@ -3,7 +3,9 @@
 package measure
 
 import (
+	"encoding/binary"
 	"errors"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -12,10 +14,14 @@ import (
 // batch sends or receives up to window messages on a connected socket with one system call, so that asking costs less
 // than answering and servers have something to do all the time.
 type batch struct {
-	headers [window]mmsghdr
-	vectors [window]unix.Iovec
-	buffers [window][bufferSize]byte // only where received into
+	headers  [window]mmsghdr
+	vectors  [window]unix.Iovec
+	buffers  [window][bufferSize]byte // only where received into
+	controls [window]control          // the same
 }
+
+// control is what the kernel tells of a message, on a socket with SO_TIMESTAMPNS: a header (cmsg(3)) and a timespec.
+type control [unix.SizeofCmsghdr + 16]byte
 
 // bufferSize is enough for any answer to a question without EDNS, which has 512 octets at most.
 const bufferSize = 2048
@@ -47,6 +53,16 @@ func (b *batch) set(i int, packet []byte) {
 // message returns the i-th message that was received. It is good until the next call of receive.
 func (b *batch) message(i int) []byte { return b.buffers[i][:b.headers[i].length] }
 
+// came returns when the i-th message that was received came, or the time where the kernel has not told.
+func (b *batch) came(i int) time.Time {
+	if b.headers[i].header.Controllen < uint64(len(control{})) {
+		return time.Now()
+	}
+	told := b.controls[i][unix.SizeofCmsghdr:]
+	seconds, nanoseconds := binary.NativeEndian.Uint64(told), binary.NativeEndian.Uint64(told[8:])
+	return time.Unix(int64(seconds), int64(nanoseconds)) //nolint:gosec // they come from signed ones
+}
+
 // send sends the first n messages.
 func (b *batch) send(fd, n int) error {
 	for sent := 0; sent < n; {
@@ -61,6 +77,10 @@ func (b *batch) send(fd, n int) error {
 
 // receive takes the messages that are there, and returns how many.
 func (b *batch) receive(fd int) (int, error) {
+	for i := range b.headers {
+		b.headers[i].header.Control = &b.controls[i][0]
+		b.headers[i].header.SetControllen(len(b.controls[i])) // the kernel has shortened it
+	}
 	n, err := b.call(unix.SYS_RECVMMSG, fd, 0, window)
 	if errors.Is(err, unix.EAGAIN) {
 		return 0, nil

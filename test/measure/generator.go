@@ -39,11 +39,8 @@ type Generator struct {
 	clients   []*client
 	answered  int
 	lost      int
-	took      []time.Duration // since the question was due; only where asked for
-	// holdUps are those of the one who asks, and voided how many questions they spoiled.
-	holdUps holdUps
-	voided  int
-	out, in *batch
+	took      []time.Duration // since the question was asked; only of Steady
+	out, in   *batch
 }
 
 // client is a socket with the questions that are under way, by their id.
@@ -59,25 +56,6 @@ type underWay struct {
 	question *Question
 	due      time.Time
 }
-
-// holdUps tells when the one who asks had no processor, by the time between two turns of a loop that never waits: what the host of a
-// virtual machine takes away, or another process.
-type holdUps struct{ last, end time.Time }
-
-// heldUpAfter is longer than any turn that has a processor takes.
-const heldUpAfter = 250 * time.Microsecond
-
-// turn is called in each.
-func (h *holdUps) turn(now time.Time) {
-	if !h.last.IsZero() && now.Sub(h.last) > heldUpAfter {
-		h.end = now
-	}
-	h.last = now
-}
-
-// spoil reports whether one of them lies within or after the time at which something was due: how long that took says nothing about
-// the server then.
-func (h *holdUps) spoil(due time.Time) bool { return due.Before(h.end) }
 
 // NewGenerator connects to port of 127.0.0.1. The client's addresses are 127.0.1.1 and so on.
 func NewGenerator(port int, questions []Question) (*Generator, error) {
@@ -128,7 +106,8 @@ func OnThread(do func() error) error {
 // Answered is how many answers have come so far.
 func (g *Generator) Answered() int { return g.answered }
 
-// Flood asks as fast as answers come, for so long, and returns how many came. The window is full at the end.
+// Flood asks as fast as answers come, for so long, and returns how many came. The window is full at the end. The error is
+// ErrLost when none came.
 func (g *Generator) Flood(d time.Duration) (answered int, err error) {
 	before := g.answered
 	for _, c := range g.clients {
@@ -164,6 +143,9 @@ func (g *Generator) Flood(d time.Duration) (answered int, err error) {
 			g.pause(time.Millisecond)
 		}
 	}
+	if g.answered == before {
+		return 0, fmt.Errorf("%w: none in %s", ErrLost, d)
+	}
 	return g.answered - before, nil
 }
 
@@ -184,44 +166,37 @@ func (g *Generator) forget(c *client) {
 	clear(c.asked[:])
 }
 
-// Steady asks so many questions per second, for so long, whether answers come or not, and returns how long each took
-// since it was due, sorted. What is lost took until the end. Left out are those during which the one who asks was held up.
-func (g *Generator) Steady(perSecond int, d time.Duration) ([]time.Duration, error) {
-	n := int(d.Seconds() * float64(perSecond))
-	g.took, g.voided, g.holdUps = make([]time.Duration, 0, n), 0, holdUps{}
-	interval := time.Second / time.Duration(perSecond)
-	begin := time.Now()
-	deadline := begin.Add(d + lostAfter)
-	for asked := 0; len(g.took)+g.voided < n; {
-		now := time.Now()
-		if runtime.NumCPU() > 1 { // alone, it has to wait
-			g.holdUps.turn(now)
-		}
-		if now.After(deadline) {
-			break
-		}
-		due := begin.Add(time.Duration(asked) * interval)
-		// Who is late catches up, but not faster than the server's socket can hold.
-		if c := g.clients[asked%len(g.clients)]; asked < n && !now.Before(due) && c.waiting < window {
-			if err := g.ask(c, 1, due); err != nil {
-				return nil, err
-			}
-			asked++
-			continue
-		}
-		idle := true
-		for _, c := range g.clients {
-			got, err := g.receive(c)
-			if err != nil {
-				return nil, err
-			}
-			idle = idle && got == 0
-		}
-		if idle && runtime.NumCPU() == 1 {
-			g.pause(interval)
+// Steady asks so many questions per second, for so long, whether answers come or not, and returns how long each took, sorted, and
+// how many were not asked since the one who asks was held up. What is lost took until the end.
+//
+// The kernel tells when answers came, so that others may have the processor of who asks when they do. He does not sleep: the server
+// would wake him up with each answer.
+func (g *Generator) Steady(perSecond int, d time.Duration) (took []time.Duration, leftOut int, err error) {
+	if err := g.stamped(); err != nil {
+		return nil, 0, err
+	}
+	p := newPace(time.Now(), perSecond, d)
+	g.took = make([]time.Duration, 0, p.questions)
+	deadline := p.begin.Add(d + lostAfter)
+	now := p.begin
+	for ; p.next < p.questions && now.Before(deadline) && err == nil; now = time.Now() {
+		c := g.clients[p.next%len(g.clients)]
+		switch {
+		case now.Before(p.due()):
+			err = g.rest(p.due())
+		case c.waiting == window: // the server's socket can hold no more
+			p.behind = true
+			err = g.rest(now.Add(p.interval))
+		case !p.skip(now):
+			err = g.ask(c, 1, p.asked(now))
 		}
 	}
-	now := time.Now()
+	for ; g.waiting() > 0 && now.Before(deadline) && err == nil; now = time.Now() {
+		err = g.rest(now.Add(p.interval))
+	}
+	if err != nil {
+		return nil, 0, err
+	}
 	for _, c := range g.clients {
 		for _, w := range c.asked {
 			if w.question != nil {
@@ -231,7 +206,38 @@ func (g *Generator) Steady(perSecond int, d time.Duration) ([]time.Duration, err
 		g.forget(c)
 	}
 	slices.Sort(g.took)
-	return g.took, nil
+	return g.took, p.leftOut, nil
+}
+
+// stamped lets the kernel tell when answers came.
+func (g *Generator) stamped() error {
+	for _, c := range g.clients {
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return fmt.Errorf("ask when answers come: %w", err)
+		}
+	}
+	return nil
+}
+
+// waiting is how many questions are under way.
+func (g *Generator) waiting() (n int) {
+	for _, c := range g.clients {
+		n += c.waiting
+	}
+	return n
+}
+
+// rest takes what has come. Alone on a machine with a server, the one who asks sleeps then.
+func (g *Generator) rest(until time.Time) error {
+	for _, c := range g.clients {
+		if _, err := g.receive(c); err != nil {
+			return err
+		}
+	}
+	if runtime.NumCPU() == 1 {
+		g.pause(max(0, time.Until(until)))
+	}
+	return nil
 }
 
 // pause waits until something has come, or so long.
@@ -287,10 +293,8 @@ func (g *Generator) receive(c *client) (int, error) {
 		}
 		switch {
 		case was.due.IsZero():
-		case g.holdUps.spoil(was.due):
-			g.voided++
 		default:
-			g.took = append(g.took, time.Since(was.due))
+			g.took = append(g.took, g.in.came(i).Sub(was.due))
 		}
 		answers++
 	}
