@@ -261,8 +261,8 @@ the rest for A records of services drawn at random. The answers are checked.
   time with the least of that counts. With more than 1 %, p99 is the host's.
 * "Collecting garbage" is the share of that time in which a server of Go did so, by what it prints itself (gctrace). With one
   processor it does that by turns with answers, in pieces of up to some milliseconds. Where the share comes near 1 %, p99 is
-  how long such a piece takes. A server that may use two processors or more goes on answering meanwhile; Go never takes a CPU
-  limit for less than two.
+  how long such a piece takes. That is what a server with a CPU limit of less than two processors shows, too, which CoreDNS takes
+  for one; it has no limit where kubeadm installs it.
 * No processor sleeps while nothing is to be done, if the user is root: one of a virtual machine comes back when its host
   likes, and half of p50 at 5,000 questions per second was that.
 * While one is asked, the others wait, and their clusters do not change. What they and the control planes do all the same, they
