@@ -22,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -270,6 +271,37 @@ func TestCRDsChangeWhileRunning(t *testing.T) {
 	}
 	if err := c.ApplyCRDs(t.Context(), NoCRDs+1); err == nil {
 		t.Error("An unknown mode is accepted")
+	}
+}
+
+// TestADeletedCRDThatStaysIsTouched holds up the end of a CRD until something is changed in it.
+func TestADeletedCRDThatStaysIsTouched(t *testing.T) {
+	c := startCluster(t, Options{Name: "touch"})
+	name, crds := mcsResources[0]+"."+mcsGroup, c.dynamic.Resource(crdResource)
+	finalizers := func(list string) {
+		patch := fmt.Appendf(nil, `{"metadata": {"finalizers": [%s]}}`, list)
+		if _, err := crds.Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	finalizers(`"clusterset-dns.test/hold"`)
+	deleted := make(chan error, 1)
+	go func() { deleted <- c.DeleteCRDs(t.Context()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err := poll(ctx, func(ctx context.Context) error {
+		object, err := crds.Get(ctx, name, metav1.GetOptions{})
+		if err == nil && object.GetAnnotations()[fieldManager+"/try"] == "" {
+			err = errors.New("not touched")
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	finalizers("")
+	if err := <-deleted; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -93,10 +93,15 @@ func OnThread(do func() error) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine, and its pinning with it
-		err := pin(0, askerProcessor)
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		// The first thread of a process does not, and says where the process may run.
+		var was unix.CPUSet
+		err := unix.SchedGetaffinity(0, &was)
 		if err == nil {
-			err = do()
+			err = pin(0, askerProcessor)
+		}
+		if err == nil {
+			err = errors.Join(do(), unix.SchedSetaffinity(0, &was))
 		}
 		done <- err
 	}()

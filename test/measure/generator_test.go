@@ -7,10 +7,12 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // answering starts a server with a handler, and returns its port.
@@ -101,16 +103,21 @@ func TestGenerator(t *testing.T) {
 	}
 }
 
-// TestAnAnswerCountsFromItsArrival reads an answer some time after it came.
-func TestAnAnswerCountsFromItsArrival(t *testing.T) {
+// unknownNames are questions about names that do not exist.
+func unknownNames(t *testing.T) []Question {
+	t.Helper()
 	questions, err := Draw(200, func(i int) Service { return Service{fmt.Sprintf("svc%d.shop.svc.clusterset.local.", i), 0, "http"} }, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	questions = slices.DeleteFunc(questions, func(q Question) bool { return q.Rcode != dns.RcodeNameError })
+	return slices.DeleteFunc(questions, func(q Question) bool { return q.Rcode != dns.RcodeNameError })
+}
+
+// TestAnAnswerCountsFromItsArrival reads an answer some time after it came.
+func TestAnAnswerCountsFromItsArrival(t *testing.T) {
 	g, err := NewGenerator(answering(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		_ = w.WriteMsg((&dns.Msg{}).SetRcode(r, dns.RcodeNameError)) // the asker may have gone
-	}), questions)
+	}), unknownNames(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,6 +137,66 @@ func TestAnAnswerCountsFromItsArrival(t *testing.T) {
 	}
 	if took := g.took[0]; took <= 0 || took > there {
 		t.Errorf("it took %s, want %s at most, after which it was there", took, there)
+	}
+}
+
+// TestQuestionsWaitForAServerThatHoldsNoMore asks one that answers nothing for a second: what is due meanwhile is late by its fault,
+// and not left out. Less is left out for the one who asks, whatever holds him up: there is not so much time before and after.
+func TestQuestionsWaitForAServerThatHoldsNoMore(t *testing.T) {
+	var held atomic.Int32
+	release := make(chan struct{})
+	g, err := NewGenerator(answering(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		if held.Add(1) == sockets*window {
+			time.AfterFunc(time.Second, func() { close(release) })
+		}
+		<-release
+		_ = w.WriteMsg((&dns.Msg{}).SetRcode(r, dns.RcodeNameError)) // the asker may have gone
+	}), unknownNames(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	took, leftOut, err := g.Steady(1000, 1500*time.Millisecond)
+	if err != nil || len(took)+leftOut != 1500 || leftOut > 700 {
+		t.Errorf("%d answered, %d left out, %v; want 1500 in all, and few left out", len(took), leftOut, err)
+	}
+	if len(took) > 0 && took[len(took)-1] < time.Second {
+		t.Errorf("the slowest took %s, want a second", took[len(took)-1])
+	}
+}
+
+// TestNoThreadStaysPinned looks at threads that have asked, unless they have ended.
+func TestNoThreadStaysPinned(t *testing.T) {
+	usable, err := processors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		thread := 0
+		if err := OnThread(func() error { thread = unix.Gettid(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		var set unix.CPUSet
+		if err := unix.SchedGetaffinity(thread, &set); err == nil && set.Count() != len(usable) {
+			t.Fatalf("a thread that is done may use %d processors, want %d", set.Count(), len(usable))
+		}
+	}
+}
+
+// TestWhoAsksGoesLast looks at the priority of the thread that asks.
+func TestWhoAsksGoesLast(t *testing.T) {
+	err := OnThread(func() error {
+		if err := last(); err != nil {
+			return err
+		}
+		// The system call has 20 less that.
+		if got, err := unix.Getpriority(unix.PRIO_PROCESS, unix.Gettid()); got != 1 || err != nil {
+			return fmt.Errorf("the priority is %d, %w; want 1", got, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -243,7 +243,7 @@ column compares the largest world with the smallest. Live heap does not depend o
   itself counts, from the time in the EndpointSlice until the snapshot is published.
 * CPU per update: what the process uses while nobody asks.
 * Queries: from here on the server has one processor, who asks another one, the members both. p50 and p99 are those at 5,000
-  questions per second, from the moment at which a question was due, without those during which who asks had no processor;
+  questions per second, from the moment at which a question was asked, without those that were due while who asks had no processor;
   queries/s is what is answered as fast as it goes, and CPU per query what that costs the server's process, with the updates that
   come meanwhile. Where queries/s falls and CPU per query does not rise, others had the processor. So they had where the server
   waited long for its processor: of three times, that counts in which it waited least. Its own threads wait for each other too,
