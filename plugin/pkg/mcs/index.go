@@ -35,7 +35,7 @@ type Index struct {
 	balanced map[string]map[ServiceKey]int
 	hosts    []string // its keys, sorted
 	// claims are the services of each remote cluster IP that would be answered, with the number of members that have it.
-	claims  map[netip.Addr]map[ServiceKey]int
+	claims  map[netip.Addr]claimants
 	next    Snapshot
 	changed bool
 	// merged and reported are what the next snapshot has more or less than the one before, while it is made.
@@ -99,7 +99,7 @@ func (k SourceKind) String() string {
 func NewIndex(scope Scope) *Index {
 	x := &Index{scope: scope, members: map[topology.ClusterID]*Member{}, facts: map[string]map[string]*entry{}, dirty: map[ServiceKey]struct{}{}, changed: true,
 		around:   around{local: scope.Local, hosts: map[string][]netip.Addr{}, taken: map[netip.Addr]struct{}{}, traits: sharedTraits{}},
-		balanced: map[string]map[ServiceKey]int{}, claims: map[netip.Addr]map[ServiceKey]int{}}
+		balanced: map[string]map[ServiceKey]int{}, claims: map[netip.Addr]claimants{}}
 	for _, m := range scope.Members {
 		x.AddMember(m, false)
 	}
@@ -201,7 +201,11 @@ func (x *Index) ApplyServiceAddresses(taken, free []netip.Addr) {
 }
 
 func (x *Index) touchClaims(a netip.Addr) {
-	for key := range x.claims[a] {
+	c := x.claims[a]
+	if c.n > 0 {
+		x.touch(c.one)
+	}
+	for key := range c.others {
 		x.touch(key)
 	}
 }
@@ -239,18 +243,44 @@ func (x *Index) claim(m *Member, key ServiceKey, shard *Shard, sign int) {
 		if !a.IsValid() {
 			continue
 		}
-		users := x.claims[a]
-		if users == nil {
-			users = make(map[ServiceKey]int, 1)
-			x.claims[a] = users
-		}
-		if users[key] += sign; users[key] == 0 {
-			delete(users, key)
-		}
-		if len(users) == 0 {
+		if c := x.claims[a].with(key, sign); c.n > 0 {
+			x.claims[a] = c
+		} else {
 			delete(x.claims, a)
 		}
 	}
+}
+
+// claimants are the services that have a remote cluster IP, with the number of members that have it. It is mostly one, and there are
+// many: others have a map only where they are.
+type claimants struct {
+	one    ServiceKey
+	n      int
+	others map[ServiceKey]int
+}
+
+// with counts a service in or, with sign -1, out.
+func (c claimants) with(key ServiceKey, sign int) claimants {
+	if c.n == 0 || c.one == key {
+		c.one = key
+		c.n += sign
+	} else {
+		if c.others == nil {
+			c.others = map[ServiceKey]int{}
+		}
+		if c.others[key] += sign; c.others[key] == 0 {
+			delete(c.others, key)
+		}
+	}
+	if c.n > 0 {
+		return c
+	}
+	for other, n := range c.others {
+		c.one, c.n = other, n
+		delete(c.others, other)
+		break
+	}
+	return c
 }
 
 // balance keeps account of who needs which load balancer names.

@@ -2,6 +2,8 @@ package mcs
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -654,6 +656,35 @@ func TestSurroundings(t *testing.T) {
 	}
 	if x.Apply("west", web, nil); len(x.claims) != 0 {
 		t.Errorf("Nobody has %v any more", x.claims)
+	}
+}
+
+// TestClaimantsOfAnAddress counts services in and out in a random order, and compares with a map that does the same.
+func TestClaimantsOfAnAddress(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		var c claimants
+		want := map[ServiceKey]int{}
+		for range 60 {
+			key, sign := ServiceKey{"shop", string(rune('a' + random.IntN(4)))}, 1
+			if random.IntN(2) == 0 && want[key] > 0 {
+				sign = -1
+			}
+			if want[key] += sign; want[key] == 0 {
+				delete(want, key)
+			}
+			c = c.with(key, sign)
+			got := maps.Clone(c.others)
+			if c.n > 0 {
+				if got == nil {
+					got = map[ServiceKey]int{}
+				}
+				got[c.one] += c.n
+			}
+			if !maps.Equal(got, want) || (c.n > 0) != (len(want) > 0) {
+				t.Fatalf("%v instead of %v", c, want)
+			}
+		}
 	}
 }
 
