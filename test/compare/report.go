@@ -256,9 +256,9 @@ the rest for A records of services drawn at random. The answers are checked.
   user and system, divided by the answers, while 8 clients have 16 questions each under way. p50 and p99 are those at 5,000
   questions per second for 6 seconds, in which garbage is collected once or more, from the moment at which a question was asked
   until the kernel had the answer. Questions that were due while the one who asks had no processor for more than 0.25 ms are
-  left out. When the host of a virtual machine has taken the server's processor
-  for more than 0.3 % of the time ("stolen", in steps of 10 ms) the server is asked again, up to three times in all, and the
-  time with the least of that counts. With more than 1 %, p99 is the host's.
+  left out, and those that took more than 0.1 ms to send. When the host of a virtual machine has taken the server's processor for
+  more than 0.3 % of the time ("stolen", in steps of 10 ms) the server is asked again, up to three times in all, and the time with
+  the least of that counts. With more than 1 %, p99 is the host's.
 * "Collecting garbage" is the share of that time in which a server of Go did so, by what it prints itself (gctrace). With one
   processor it does that by turns with answers, in pieces of up to some milliseconds. Where the share comes near 1 %, p99 is
   how long such a piece takes. That is what a server with a CPU limit of less than two processors shows, too, which CoreDNS takes

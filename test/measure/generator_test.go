@@ -5,6 +5,7 @@ package measure
 import (
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -180,6 +181,52 @@ func TestNoThreadStaysPinned(t *testing.T) {
 		if err := unix.SchedGetaffinity(thread, &set); err == nil && set.Count() != len(usable) {
 			t.Fatalf("a thread that is done may use %d processors, want %d", set.Count(), len(usable))
 		}
+	}
+}
+
+// TestOthersHavePlacesWhileOneAsks is for what is due by timers meanwhile: with one other place, it comes late by up to 10 ms.
+func TestOthersHavePlacesWhileOneAsks(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	err := OnThread(func() error {
+		if got := runtime.GOMAXPROCS(0); got < 1+besides {
+			return fmt.Errorf("%d places, want %d", got, 1+besides)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if got := runtime.GOMAXPROCS(0); got != before {
+		t.Errorf("%d places afterwards, want %d as before", got, before)
+	}
+}
+
+// TestADisregardedQuestionCountsForNothing asks two questions of which one is disregarded.
+func TestADisregardedQuestionCountsForNothing(t *testing.T) {
+	g, err := NewGenerator(answering(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		_ = w.WriteMsg((&dns.Msg{}).SetRcode(r, dns.RcodeNameError)) // the asker may have gone
+	}), unknownNames(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	c := g.clients[0]
+	for range 2 {
+		if err := g.ask(c, 1, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.disregard()
+	for deadline := time.Now().Add(time.Minute); c.waiting > 0; {
+		if _, err := g.receive(c); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d are not answered", c.waiting)
+		}
+	}
+	if len(g.took) != 1 || g.answered != 2 {
+		t.Errorf("the time of %d counts, and %d are answered; want 1 and 2", len(g.took), g.answered)
 	}
 }
 

@@ -57,3 +57,28 @@ func TestPaceAtItsEnds(t *testing.T) {
 		t.Errorf("%d left out, want none", p.leftOut)
 	}
 }
+
+func TestWhatWasHeldUpInSendingIsLeftOut(t *testing.T) {
+	tests := []struct {
+		name    string
+		sending time.Duration
+		want    bool
+	}{
+		{"sending takes a few microseconds", 20 * time.Microsecond, false},
+		{"up to a bound", sentWithin, false},
+		{"who had no processor meanwhile does not know when it was sent", sentWithin + 1, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			p := newPace(time.Now(), 1000, time.Second)
+			p.asked(p.due())
+			want := 0
+			if test.want {
+				want = 1
+			}
+			if got := p.heldUp(test.sending); got != test.want || p.leftOut != want || p.next != 1 {
+				t.Errorf("%t, %d left out, %d is next; want %t, %d, 1", got, p.leftOut, p.next, test.want, want)
+			}
+		})
+	}
+}
