@@ -114,14 +114,21 @@ func unknownNames(t *testing.T) []Question {
 	return slices.DeleteFunc(questions, func(q Question) bool { return q.Rcode != dns.RcodeNameError })
 }
 
-// TestAnAnswerCountsFromItsArrival reads an answer some time after it came.
-func TestAnAnswerCountsFromItsArrival(t *testing.T) {
+// askingWhoDenies returns a Generator for a server that denies all names.
+func askingWhoDenies(t *testing.T) *Generator {
+	t.Helper()
 	g, err := NewGenerator(answering(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		_ = w.WriteMsg((&dns.Msg{}).SetRcode(r, dns.RcodeNameError)) // the asker may have gone
 	}), unknownNames(t))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return g
+}
+
+// TestAnAnswerCountsFromItsArrival reads an answer some time after it came.
+func TestAnAnswerCountsFromItsArrival(t *testing.T) {
+	g := askingWhoDenies(t)
 	defer g.Close()
 	if err := g.stamped(); err != nil {
 		t.Fatal(err)
@@ -203,12 +210,7 @@ func TestOthersHavePlacesWhileOneAsks(t *testing.T) {
 
 // TestADisregardedQuestionCountsForNothing asks two questions of which one is disregarded.
 func TestADisregardedQuestionCountsForNothing(t *testing.T) {
-	g, err := NewGenerator(answering(t, func(w dns.ResponseWriter, r *dns.Msg) {
-		_ = w.WriteMsg((&dns.Msg{}).SetRcode(r, dns.RcodeNameError)) // the asker may have gone
-	}), unknownNames(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := askingWhoDenies(t)
 	defer g.Close()
 	c := g.clients[0]
 	for range 2 {
