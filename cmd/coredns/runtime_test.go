@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -97,8 +96,14 @@ func TestNewGoroutinesHaveStackForAQuery(t *testing.T) {
 		liftStacks(done)
 		close(ended)
 	}()
+	starting := func() uint64 {
+		runtime.GC()
+		s := []metrics.Sample{{Name: "/gc/stack/starting-size:bytes"}}
+		metrics.Read(s)
+		return s[0].Value.Uint64()
+	}
 	within(t, func() error { // the goroutine needs a moment to sink
-		if got := startingStack(); got != 8192 {
+		if got := starting(); got != 8192 {
 			return fmt.Errorf("%d bytes, want 8192", got)
 		}
 		return nil
@@ -106,37 +111,11 @@ func TestNewGoroutinesHaveStackForAQuery(t *testing.T) {
 	close(done)
 	<-ended
 	within(t, func() error {
-		if got := startingStack(); got >= 8192 {
+		if got := starting(); got >= 8192 {
 			return fmt.Errorf("still %d bytes without the deep stack: what lifted them was something else", got)
 		}
 		return nil
 	})
-}
-
-// TestTheStackFollowsTheGoroutinesOfAStart begins with few goroutines, as a server does.
-func TestTheStackFollowsTheGoroutinesOfAStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		done := make(chan struct{})
-		go liftStacks(done)
-		synctest.Wait()
-		for range 100 {
-			go func() { <-done }()
-		}
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		if got := startingStack(); got != 8192 {
-			t.Errorf("two seconds after the start goroutines begin with %d bytes, want 8192", got)
-		}
-		close(done)
-	})
-}
-
-// startingStack is with how much stack goroutines begin from now on, in bytes.
-func startingStack() uint64 {
-	runtime.GC()
-	s := []metrics.Sample{{Name: "/gc/stack/starting-size:bytes"}}
-	metrics.Read(s)
-	return s[0].Value.Uint64()
 }
 
 // within tries again and again until there is no error.

@@ -16,16 +16,14 @@ const (
 	// deepest bounds the deep stack, in bytes. It is enough for 100 members, which take 1,400 goroutines, and is no burden when
 	// a flood makes many more for a while.
 	deepest = 4 << 20
-	// sinkFirst is after how long the depth follows the number of goroutines for the first time, since there are few at the start,
-	// and sinkEvery how often it does in the long run.
-	sinkFirst = time.Second
+	// sinkEvery is how often the depth follows the number of goroutines.
 	sinkEvery = 30 * time.Second
 )
 
 // liftStacks keeps the deep stack until done is closed: for the life of the process where that is nil.
 func liftStacks(done <-chan struct{}) {
-	for wait := sinkFirst; ; wait = min(2*wait, sinkEvery) {
-		again := time.NewTimer(wait)
+	for {
+		again := time.NewTimer(sinkEvery)
 		sink(min(runtime.NumGoroutine()*stackInUse, deepest), again.C, done)
 		select {
 		case <-done:
