@@ -216,6 +216,13 @@ func (g *Generator) Steady(perSecond int, d time.Duration) (took []time.Duration
 	if err != nil {
 		return nil, 0, err
 	}
+	g.giveUp(now)
+	slices.Sort(g.took)
+	return g.took, p.leftOut, nil
+}
+
+// giveUp forgets what is under way. It took until now.
+func (g *Generator) giveUp(now time.Time) {
 	for _, c := range g.clients {
 		for _, w := range c.asked {
 			if w.question != nil && !w.due.IsZero() {
@@ -224,8 +231,6 @@ func (g *Generator) Steady(perSecond int, d time.Duration) (took []time.Duration
 		}
 		g.forget(c)
 	}
-	slices.Sort(g.took)
-	return g.took, p.leftOut, nil
 }
 
 // stamped lets the kernel tell when answers came.

@@ -232,6 +232,22 @@ func TestADisregardedQuestionCountsForNothing(t *testing.T) {
 	}
 }
 
+// TestADisregardedQuestionCountsForNothingThoughItIsLost gives up two questions of which one is disregarded.
+func TestADisregardedQuestionCountsForNothingThoughItIsLost(t *testing.T) {
+	g := askingWhoDenies(t)
+	defer g.Close()
+	c, asked := g.clients[0], time.Now()
+	for range 2 {
+		if err := g.ask(c, 1, asked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.disregard()
+	if g.giveUp(asked.Add(time.Second)); !slices.Equal(g.took, []time.Duration{time.Second}) || g.lost != 2 || g.waiting() != 0 {
+		t.Errorf("%v count, %d are lost, %d are under way; want one of a second, 2, 0", g.took, g.lost, g.waiting())
+	}
+}
+
 // TestWhoAsksGoesLast looks at the priority of the thread that asks.
 func TestWhoAsksGoesLast(t *testing.T) {
 	err := OnThread(func() error {

@@ -659,6 +659,28 @@ func TestSurroundings(t *testing.T) {
 	}
 }
 
+// TestAllWhoClaimAnAddressAreToldThatItIsTaken lets three services of a remote cluster have one address.
+func TestAllWhoClaimAnAddressAreToldThatItIsTaken(t *testing.T) {
+	x := NewIndex(Scope{Local: "east", Members: []Member{{ID: "east"}, {ID: "west"}}})
+	x.SetSynced(Source{Namespaces, "east"})
+	x.ApplyNamespace("shop", true)
+	names, shared := []string{"web", "api", "db"}, netip.MustParseAddr("10.96.0.2")
+	for _, name := range names {
+		x.Apply("west", ServiceKey{"shop", name}, clusterIP(1, shared.String(), http80))
+	}
+	for _, taken := range []bool{false, true, false} {
+		if x.ApplyServiceAddresses(nil, []netip.Addr{shared}); taken {
+			x.ApplyServiceAddresses([]netip.Addr{shared}, nil)
+		}
+		s := publish(t, x)
+		for _, name := range names {
+			if got := len(s.Service("shop", name).Members[0].Addrs) == 0; got != taken {
+				t.Errorf("%s: the address is answered: %t, want %t", name, !got, !taken)
+			}
+		}
+	}
+}
+
 // TestClaimantsOfAnAddress counts services in and out in a random order, and compares with a map that does the same.
 func TestClaimantsOfAnAddress(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
